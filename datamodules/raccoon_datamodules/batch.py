@@ -1,0 +1,65 @@
+"""The two batches a training step receives, the legend of shape letters and the one mask convention.
+
+Letters, everywhere in this project: **B** batch, **F** frames, **C** channels, **H W** pixels, **h w** token grid,
+**t** encoded frames, **d** feature width, **S** superpixels, **k** clusters, **v** overlap, **N** visual tokens,
+**L** text tokens.
+
+Masks, everywhere in this project: **1 = edit here**, 0 = keep. Adapters to other conventions convert at their border.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class V2PBatch:
+    """What the describer trains on (paper, section 3.3, "MLLM Instructional Fine-tuning").
+
+    Exactly one of ``frames`` and ``grid`` is given:
+
+    - ``frames`` [B, F, 3, H, W] float in [0, 1];
+    - ``grid`` [B, t, h, w, d] float, cached features of the visual encoder.
+
+    ``superpixels`` [B, F, H, W] int16 local ids (each frame counts from 0), or None to let the model compute them.
+    ``input_ids``, ``labels``, ``attention_mask`` [B, L] int64; labels are -100 outside the answer.
+    ``task`` and ``key`` hold one string per sample; ``ordinal`` [B] int64 is each sample's place in the run's order.
+
+    Raises:
+        ValueError: if not exactly one of frames and grid is given.
+    """
+
+    frames: Tensor | None
+    grid: Tensor | None
+    superpixels: Tensor | None
+    input_ids: Tensor
+    labels: Tensor
+    attention_mask: Tensor
+    task: list[str]
+    key: list[str]
+    ordinal: Tensor
+
+    def __post_init__(self) -> None:
+        if (self.frames is None) == (self.grid is None):
+            given = "both" if self.frames is not None else "neither"
+            raise ValueError(f"a V2PBatch needs exactly one of frames and grid, got {given}")
+
+
+@dataclass(frozen=True, slots=True)
+class P2VBatch:
+    """What the painter trains on (paper, section 3.3, "Video Diffusion Model Fine-tuning").
+
+    - ``target``, ``condition`` [B, F, 3, H, W] float in [-1, 1]; the condition is **unmasked**: masking happens in one
+      function of the model, for training and sampling alike;
+    - ``edit_mask`` [B, F, 1, H, W] float {0, 1}, 1 = edit here;
+    - ``prompt``, ``task`` ("remove", "add" or "change") and ``key``: one string per sample;
+    - ``ordinal`` [B] int64, each sample's place in the run's order.
+    """
+
+    target: Tensor
+    condition: Tensor
+    edit_mask: Tensor
+    prompt: list[str]
+    task: list[str]
+    key: list[str]
+    ordinal: Tensor

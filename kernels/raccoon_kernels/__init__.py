@@ -1,0 +1,1 @@
+"""Pooling kernels: superpixel means, overlapping k-means, masked multi-granular pooling."""
