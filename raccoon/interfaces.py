@@ -54,10 +54,14 @@ class PlanRequest:
 
 @dataclass(frozen=True, slots=True)
 class GroundRequest:
-    """Ask where the things that ``phrases`` name are in ``video``."""
+    """Ask where the things that ``phrases`` name are in ``video``.
+
+    ``descriptions`` is what the paragraph says about each phrase ("" where it says nothing), or empty if there is none.
+    """
 
     video: Video
     phrases: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
 
 
