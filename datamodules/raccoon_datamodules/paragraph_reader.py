@@ -1,0 +1,296 @@
+"""The forgiving reader of paragraphs: what language models and people write, to a description and a list of objects.
+
+It reads line by line. A line is a heading, the beginning of an object, or more of what came before; which of them
+depends on what was read so far (`_Reader`). What one line says is decided in `raccoon_datamodules.paragraph_lines`.
+Nothing is dropped without a note, except what carries nothing: headings, rules, code fences, Markdown emphasis. No
+input raises, and the work is linear in the length of the text.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from raccoon_datamodules.paragraph_lines import (
+    COLONS,
+    Line,
+    heading_of,
+    is_chatter,
+    is_label,
+    is_short_name,
+    open_up,
+    read_line,
+    split_lines,
+    split_name,
+)
+from raccoon_datamodules.wording import clean_name, name_key, one_line
+
+__all__ = ["read_paragraph", "split_lines"]
+
+# A name in a numbered line may be long; in a line that nothing else marks as an object it must look like a name.
+LONGEST_NAME = 12
+
+
+@dataclass(slots=True)
+class _Found:
+    """An object being read: where it began, how its line began, its name and the pieces of its description."""
+
+    line: Line
+    name: str
+    parts: list[str] = field(default_factory=list)
+
+
+def read_paragraph(text: str) -> tuple[str, list[tuple[str, str]], list[str]]:
+    """Return the description, the objects as (name, description), and the notes.
+
+    Names are clean, not empty, free of ``": "`` and unique regardless of case, so that a paragraph can be made of them.
+    """
+    notes: list[str] = []
+    lines = [read_line(number, raw) for number, raw in enumerate(split_lines(text), 1)]
+    filled = [line for line in lines if line.content]
+    if not filled:
+        return "", [], ["the text is empty"]
+    if len(filled) == 1:
+        opened = open_up(filled[0].content)
+        if len(opened) > 1:
+            notes.append("the text is on one line; it was cut at its headings and numbers")
+            lines = [read_line(filled[0].number, raw) for raw in opened]
+    reader = _Reader(notes)
+    for line, following in zip(lines, [*lines[1:], None], strict=True):
+        reader.read(line, following)
+        if reader.is_finished:
+            break
+    return reader.finish()
+
+
+class _Reader:
+    """The state of one reading: before the description, in it, or in the objects."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+        self.state: Literal["start", "description", "objects"] = "start"
+        self.description: list[str] = []
+        self.has_video_heading = False
+        self.has_object_heading = False
+        self.objects: list[_Found] = []
+        self.style: Literal["number", "bullet", "plain"] | None = None
+        self.after_blank = False
+        self.is_finished = False
+        self.last: Line | None = None
+
+    def read(self, line: Line, following: Line | None) -> None:
+        """Take one line; ``following`` is the next one, of which only the kind matters."""
+        if not line.content:
+            self.after_blank = True
+            return
+        if line.is_rule:
+            return
+        self.last = line
+        if not self._read_heading(line):
+            if self.state == "objects":
+                self._read_in_objects(line, following)
+            else:
+                self._read_in_description(line, following)
+        self.after_blank = False
+
+    def _read_heading(self, line: Line) -> bool:
+        """Take a heading line; False if it is none, or none here."""
+        heading = heading_of(line)
+        if heading is None:
+            return False
+        kind, is_full, rest = heading
+        if self.state == "objects" and (line.number_text or line.bullet):
+            return False
+        if kind == "video":
+            if self.state == "objects" and not is_full:
+                return False  # "Description: ..." under an object is the object's
+            if self.has_video_heading and self.description:
+                if self.state == "objects":
+                    self.notes.append(f"line {line.number}: the text begins again here; the rest was left out")
+                    self.is_finished = True
+                    return True
+                return False
+            if self.description:
+                self._leave_out(self.description_line, " ".join(self.description))
+                self.description = []
+            self.has_video_heading = True
+            self.state = "description"
+        else:
+            if self.has_object_heading and self.objects:
+                self.notes.append(f"line {line.number}: a second list of objects; it was added to the first")
+            self.has_object_heading = True
+            self.state = "objects"
+        self.after_blank = False
+        if rest:
+            inner = read_line(line.number, rest)
+            if kind == "video":
+                self._add_description(inner)
+            elif name_key(rest).strip(" .") not in {"none", "n/a", "no objects"}:
+                self._read_in_objects(inner, None)
+        return True
+
+    def _read_in_description(self, line: Line, following: Line | None) -> None:
+        if self._starts_objects(line):
+            self.state = "objects"
+            self._start_object(line)
+            return
+        is_followed_by_list = following is not None and following.is_marked
+        if line.content.endswith(COLONS) and is_followed_by_list and len(line.content) < 120:
+            # "These are the objects I see:" before a list is a heading in other words.
+            self._leave_out(line.number, line.content)
+            self.state = "objects"
+            self.has_object_heading = True
+            return
+        is_talk = is_chatter(line.content, at_start=not self.description and not self.objects)
+        if is_talk and (not self.description or self.after_blank):
+            self._leave_out(line.number, line.content)
+            return
+        self._add_description(line)
+
+    def _add_description(self, line: Line) -> None:
+        if not self.description:
+            self.description_line = line.number
+        if self.state == "start":
+            self.state = "start" if not self.has_video_heading else "description"
+        self.description.append(line.content)
+
+    def _starts_objects(self, line: Line) -> bool:
+        """Whether an object begins here although no heading announced it."""
+        if not line.is_marked and not line.rest.startswith("**"):
+            return False
+        split = split_name(line.rest)
+        if split is None:
+            return bool(line.number_text) and is_short_name(line.rest)
+        words = len(split[0].split())
+        if line.number_text:
+            return words <= LONGEST_NAME
+        return is_short_name(split[0]) and not is_label(split[0])
+
+    def _read_in_objects(self, line: Line, following: Line | None) -> None:
+        current = self.objects[-1] if self.objects else None
+        if line.number_text:
+            is_nested = current is not None and self.style == "number" and self._is_deeper(line, self.objects[0].line)
+            if is_nested and line.value != len(self.objects) + 1:
+                self._continue(line)
+            elif not line.rest.strip("*_ "):
+                self.notes.append(f"line {line.number}: the number {line.number_text!r} has nothing after it; left out")
+            else:
+                self._start_object(line)
+            return
+        if line.bullet:
+            split = split_name(line.rest)
+            is_first = self.style is None
+            is_sibling = self.style == "bullet" and not self._is_deeper(line, self.objects[0].line)
+            if is_first or (is_sibling and (split is None or not is_label(split[0]))):
+                self._start_object(line)
+            else:
+                self._continue(line)
+            return
+        self._read_unmarked(line, following, current)
+
+    def _read_unmarked(self, line: Line, following: Line | None, current: _Found | None) -> None:
+        split = split_name(line.rest)
+        is_heading_like = following is not None and following.is_marked and line.content.endswith(COLONS)
+        is_talk = is_chatter(line.content, at_start=False) or (current is None and is_heading_like)
+        if is_talk and (self.after_blank or current is None or line.content[0] in "(*_"):
+            self._leave_out(line.number, line.content)
+            return
+        looks_like_object = (
+            split is not None
+            and is_short_name(split[0])
+            and not is_label(split[0])
+            and not (current is not None and self._is_deeper(line, self.objects[0].line))
+        )
+        is_emphasised = line.hash != "" or (split is not None and line.rest.startswith("**") and not split[1])
+        if self.style in (None, "plain") and (looks_like_object or is_emphasised):
+            self._start_object(line)
+        elif looks_like_object and split is not None and (split[1] or is_emphasised):
+            self.notes.append(f"line {line.number}: has no number; read as the object {clean_name(split[0])!r}")
+            self._start_object(line)
+        elif current is None:
+            self._leave_out(line.number, line.content, why="no object was begun")
+        else:
+            if self.after_blank and current.parts:
+                self.notes.append(f"line {line.number}: stands apart; read as more about {current.name!r}")
+            self._continue(line)
+
+    def _is_deeper(self, line: Line, first: Line) -> bool:
+        return line.indent >= first.indent + 2
+
+    def _continue(self, line: Line) -> None:
+        """Add a line to the object being read."""
+        text = line.rest if line.is_marked else line.content
+        label, _, rest = text.partition(":")
+        if name_key(label) in {"description", "details"} and rest.strip("* "):
+            text = rest.strip("* ")
+        self.objects[-1].parts.append(text)
+
+    def _start_object(self, line: Line) -> None:
+        split = split_name(line.rest)
+        if self.style is None:
+            self.style = "number" if line.number_text else "bullet" if line.bullet else "plain"
+        if split is None and line.is_object_word and not is_short_name(line.rest):
+            # "Object 1: A dog runs." names nothing; the number is all the name there is.
+            split = (f"Object {line.value}", line.rest)
+        name, rest = split if split is not None else (line.rest, "")
+        name = clean_name(name).strip("".join(COLONS)).strip()
+        # The name ends at the first ": "; a name that still holds one came out of emphasis or a full-width colon.
+        name, _, more = name.partition(": ")
+        rest = f"{more} {rest}".strip()
+        if not name_key(name):
+            self._leave_out(line.number, line.content, why="it has no name")
+            return
+        if split is None and len(name.split()) > LONGEST_NAME:
+            self.notes.append(f"line {line.number}: no ':' after a name; all of it was read as the name")
+        self.objects.append(_Found(line, name, [rest] if rest else []))
+
+    def _leave_out(self, number: int, content: str, *, why: str = "") -> None:
+        shown = one_line(content)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        self.notes.append(f"line {number}: left out {shown!r}" + (f", {why}" if why else ""))
+
+    def finish(self) -> tuple[str, list[tuple[str, str]], list[str]]:
+        """Return what was read: missing parts noted, equal names told apart."""
+        tail = name_key(self.description[-1]) if len(self.description) > 1 and not self.objects else ""
+        headings = ("object descriptions", "identified object names and descriptions")
+        if self.last is not None and len(tail) >= 3 and any(heading.startswith(tail) for heading in headings):
+            self._leave_out(self.last.number, self.description.pop(), why="the text seems cut off here")
+        description = one_line(" ".join(self.description))
+        if not description:
+            self.notes.append("there is no description of the video")
+        elif not self.has_video_heading:
+            self.notes.append("there is no 'Video Description:' heading; the text before the objects was read as it")
+        if not self.objects:
+            self.notes.append("no objects were found; list them as '1. Name: description'")
+        elif not self.has_object_heading:
+            line = self.objects[0].line.number
+            self.notes.append(f"there is no 'Object Descriptions:' heading; the objects were read from line {line} on")
+        return description, self._unique_objects(), self.notes
+
+    def _unique_objects(self) -> list[tuple[str, str]]:
+        unique: dict[str, tuple[str, str]] = {}
+        # Every name in the text is taken, so that a made-up one never collides with one that follows.
+        taken = {name_key(found.name) for found in self.objects}
+        originals: dict[str, list[str]] = {}
+        next_number: dict[str, int] = {}
+        for found in self.objects:
+            key, name, line = name_key(found.name), found.name, found.line.number
+            description = one_line(" ".join(found.parts))
+            if not description:
+                is_last = self.last is not None and found.line.number == self.last.number
+                cut = "; the text may be cut off here" if is_last and not found.line.ends_with_colon else ""
+                self.notes.append(f"line {line}: {name!r} has no description{cut}")
+            said = originals.setdefault(key, [])
+            if description in said:
+                self.notes.append(f"line {line}: {name!r} is repeated word for word; read once")
+                continue
+            said.append(description)
+            if key in unique:
+                number = next_number.get(key, 2)
+                while name_key(f"{name} ({number})") in taken:
+                    number += 1
+                next_number[key] = number + 1
+                self.notes.append(f"line {line}: a second object called {name!r}; it was renamed '{name} ({number})'")
+                name = f"{name} ({number})"
+                key = name_key(name)
+                taken.add(key)
+            unique[key] = (name, description)
+        return list(unique.values())

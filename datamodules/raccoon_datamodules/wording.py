@@ -1,0 +1,91 @@
+"""How the text of a paragraph is normalised, compared and cut into words.
+
+One place for it, so that the paragraph, the layout, the plan and the report mean the same by "the same name", "the same
+words" and "white space". Everything here is linear in the length of the text.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+# Control characters separate words (a form feed, a NUL of a damaged file), so they count as white space. The zero-width
+# space, the word joiner and the byte order mark are dropped: nobody sees them, and a name that holds one equals no
+# other. The zero-width joiner and non-joiner stay: emoji and Persian need them. A lone surrogate cannot be written.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# Direction marks change how a name is shown, not which name it is.
+_DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_BOLD = re.compile(r"\*{2,}")
+# Scripts written without spaces: each character is a word of its own when texts are compared.
+_SPACELESS = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line: every run of white space (Unicode's, and control characters) becomes one space.
+
+    Zero-width spaces, word joiners and byte order marks are dropped, lone surrogates become U+FFFD; the rest stays.
+    """
+    text = _INVISIBLE.sub("", _CONTROLS.sub(" ", text))
+    return " ".join(_SURROGATES.sub("\ufffd", text).split())
+
+
+def clean_name(text: str) -> str:
+    """Return an object's name on one line and without Markdown emphasis, which is never part of a name.
+
+    Runs of two or more asterisks go wherever they stand; ``*``, ``_`` and backticks go when they enclose the whole
+    name. A single leading asterisk stays (``*NSYNC``). The result may be empty.
+    """
+    name = one_line(_BOLD.sub("", one_line(text)))
+    start, end = 0, len(name)
+    while end - start >= 2 and name[start] == name[end - 1] and name[start] in "*_`":
+        start, end = start + 1, end - 1
+        while start < end and name[start] == " ":
+            start += 1
+        while start < end and name[end - 1] == " ":
+            end -= 1
+    return name[start:end]
+
+
+def name_key(name: str) -> str:
+    """Return what the spellings of one name share: case, (de)composed letters, direction marks do not count."""
+    plain = unicodedata.normalize("NFD", _DIRECTION_MARKS.sub("", clean_name(name)))
+    return unicodedata.normalize("NFD", plain.casefold()).strip()
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of ``text`` for comparing: case-folded, compatibility forms united, punctuation left out.
+
+    A character of a script written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word of its own,
+    and so is an emoji.
+    """
+    words: list[str] = []
+    is_open = False
+    for character in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()):
+        category = unicodedata.category(character)
+        if category[0] == "M":
+            # A vowel sign or accent belongs to the letter before it, also to one that stands alone.
+            if words and (is_open or _SPACELESS.match(words[-1])):
+                words[-1] += character
+        elif _SPACELESS.match(character) or category == "So":
+            words.append(character)
+            is_open = False
+        elif category[0] in "LN":
+            if is_open:
+                words[-1] += character
+            else:
+                words.append(character)
+            is_open = True
+        else:
+            is_open = False
+    return words
+
+
+def token_f1(first: Sequence[str], second: Sequence[str]) -> float:
+    """Return the F1 of two bags of words, in [0, 1]; 0 where either is empty."""
+    common = sum((Counter(first) & Counter(second)).values())
+    return 2 * common / (len(first) + len(second)) if common else 0.0
