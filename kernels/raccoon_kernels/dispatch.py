@@ -1,0 +1,81 @@
+"""Which implementation of an op runs, and why.
+
+`auto` takes Triton for CUDA tensors when Triton can be imported and the op has a kernel for what was asked; everything
+else runs on torch. What is asked for by name works or raises. Triton's interpreter runs the kernels on CPU tensors for
+tests: it is used only when `backend="triton"` is asked for and TRITON_INTERPRET=1 was set before the first kernel ran,
+because Triton fixes the mode when a kernel is decorated.
+"""
+
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, get_args
+
+import torch
+
+Backend = Literal["auto", "triton", "torch"]
+"""The names that every op of this package accepts as `backend`."""
+
+_log = logging.getLogger("raccoon_kernels")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The implementation that runs and the reason for it in words."""
+
+    backend: Literal["triton", "torch"]
+    reason: str
+
+
+@cache
+def has_triton() -> bool:
+    """Tell whether Triton is installed, without importing it."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def is_interpreted() -> bool:
+    """Tell whether Triton kernels are interpreted on the CPU (TRITON_INTERPRET=1)."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@cache
+def _log_once(op: str, choice: Choice) -> None:
+    _log.info("%s runs on %s: %s", op, choice.backend, choice.reason)
+
+
+def choose(op: str, backend: str, device: torch.device, *, unsupported: str | None = None) -> Choice:
+    """Choose the implementation of `op` for tensors on `device`.
+
+    Args:
+        op: the op's name, for the log and the errors.
+        backend: "auto", "triton" or "torch".
+        device: where the op's tensors lie.
+        unsupported: why the op has no Triton kernel for these arguments, or None when it has one.
+
+    Returns:
+        The choice; the choice that `auto` made is logged once for each op and reason.
+
+    Raises:
+        ValueError: backend is none of the three names.
+        RuntimeError: "triton" was asked for and cannot run here.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend of {op} must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "torch":
+        return Choice("torch", "asked for")
+    obstacle = None
+    if not has_triton():
+        obstacle = "triton is not installed (pip install triton)"
+    elif unsupported is not None:
+        obstacle = unsupported
+    elif device.type != "cuda" and not (backend == "triton" and is_interpreted()):
+        obstacle = f"the tensors are on {device.type}, and Triton needs CUDA tensors or TRITON_INTERPRET=1"
+    if backend == "triton":
+        if obstacle is not None:
+            raise RuntimeError(f"{op} cannot run with backend='triton': {obstacle}; use backend='torch' or 'auto'")
+        return Choice("triton", "asked for")
+    choice = Choice("triton", f"{device.type} tensors") if obstacle is None else Choice("torch", obstacle)
+    _log_once(op, choice)
+    return choice
