@@ -167,7 +167,7 @@ def _checked_boxes(name: str, given: ArrayLike) -> NDArray[np.float32]:
     holes = np.count_nonzero(np.isnan(boxes), axis=1)
     absent = holes == 4
     filled = np.where(absent[:, None], (0.0, 0.0, 1.0, 1.0), boxes)
-    faults: dict[str, NDArray[np.bool_]] = {
+    faults: dict[str, Any] = {
         "must be all numbers or all NaN (absent)": (holes > 0) & (holes < 4),
         # Float32 arithmetic may leave a coordinate a hair outside; that is not the caller's mistake.
         "must lie in [0, 1]": ((filled < -1e-6) | (filled > 1 + 1e-6)).any(axis=1),

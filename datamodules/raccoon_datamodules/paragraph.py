@@ -9,9 +9,9 @@ The canonical form has one line for the description and one for each object::
     2. Caretaker: An adult in a light grey uniform.
 
 No field holds a line break, so only the beginnings of lines carry structure: a description may say "Object
-Descriptions:" or "2. Dog: ..." and still reads back as itself. Reading has two steps. Text whose every line is canonical
-(the numbers may have gaps, as they do after a line was deleted) is taken exactly as it stands; everything else goes to
-the forgiving reader, `raccoon_datamodules.paragraph_reader`.
+Descriptions:" or "2. Dog: ..." and still reads back as itself. Reading has two steps. Text whose every line is
+canonical (the numbers may have gaps, as they do after a line was deleted) is taken exactly as it stands; all other text
+goes to the forgiving reader, `raccoon_datamodules.paragraph_reader`.
 
 Source: RACCooN, sections 3.1 and A.1, figures 2 and 6.
 """

@@ -57,6 +57,11 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFD", plain.casefold()).strip()
 
 
+def is_spaceless(character: str) -> bool:
+    """Whether a character belongs to a script written without spaces: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
+    return _SPACELESS.match(character) is not None
+
+
 def words_of(text: str) -> list[str]:
     """Return the words of ``text`` for comparing: case-folded, compatibility forms united, punctuation left out.
 
