@@ -21,10 +21,12 @@ from raccoon.provenance import (
     write_sidecar,
 )
 from raccoon_datamodules.atomic import check_writable, replacing
-from raccoon_datamodules.video import Video, probe
+from raccoon_datamodules.video import Video, probe, time_precision
 
-# Matroska counts time in milliseconds; a timestamp is kept if it is within two of them.
-TIMESTAMP_TOLERANCE = 0.002
+# What `Video.write` takes.
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+# Of a timestamp, in seconds, beyond what the container itself rounds: decoders count in float32.
+_TIME_TOLERANCE = 1e-4
 _FPS_TOLERANCE = 0.01
 
 
@@ -58,19 +60,20 @@ def check_output(out: str | Path, *, source: Path | None = None, overwrite: bool
     """Raise what `write_result` would raise about its place, before anything is computed.
 
     Raises:
-        ValueError: if the result would replace its own source or, as its sidecar, a file that is no sidecar.
+        ValueError: if the suffix is another than `SUFFIXES`, or the result would replace its own source or, as its
+            sidecar, a file that is no sidecar.
         FileExistsError: if the video or the sidecar exists and ``overwrite`` is False.
         FileNotFoundError, NotADirectoryError, IsADirectoryError: as `raccoon_datamodules.atomic.check_writable` says.
     """
     out = Path(out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"a video is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {out}")
     check_writable(out, overwrite=overwrite)
     if source is not None and out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"the result would replace its own source {out}; choose another name")
     if not sidecar:
         return
     beside = sidecar_path(out)
-    if beside == out:
-        raise ValueError(f"a video cannot be written as {out}; end its name in .mp4 or .mkv")
     if beside.exists() and overwrite:
         try:
             read_sidecar(beside)
@@ -146,8 +149,9 @@ def inspect_encoded(
         raise ContractBroken(_broken(shown, faults))
     drift = (written.timestamps - written.timestamps[0]) - (source.timestamps - source.timestamps[0])
     timestamps_error = float(np.abs(drift).max())
-    if timestamps_error > TIMESTAMP_TOLERANCE:
-        faults.append(f"timestamps that are off by up to {timestamps_error:.4f} s")
+    # Both the first frame's time and the other's may be rounded.
+    if timestamps_error > 2 * time_precision(path) + _TIME_TOLERANCE:
+        faults.append(f"timestamps that are off by up to {timestamps_error:.4g} s")
     error = max_error_outside(source.frames, written.frames, region)
     if lossless and error:
         faults.append(f"pixels outside the mask that differ by up to {error} of 255, although it is lossless")
@@ -192,7 +196,7 @@ def sidecar_of(result: EditResult, report: EncodedReport, output_hash: str) -> d
             "sha256": hash_file(source.path) if is_file and source.path is not None else None,
             "decoder": source.decoder,
             "frame_indices": indices_to_json(indices),
-            "first_timestamp": float(source.timestamps[0]),
+            "time_span": [float(source.timestamps[0]), float(source.timestamps[-1])],
             "fps": source.fps,
             "shape": list(source.frames.shape),
             "frames_sha256": hash_array(source.frames),

@@ -93,7 +93,7 @@ def prepare_step(
         raise ValueError(f"{maker} of {edit.name!r} cannot be used: {'; '.join(wrong)}")
     notes = tuple(f"{edit.name}: {finding.message}" for finding in findings)
     paths = {name_key(name): path for name, path in request.mask_paths.items()}
-    path = next((paths[key] for key in _keys(edit) if key in paths), None) if source == "given" else None
+    path = next((paths[key] for key in (*_keys(edit), "") if key in paths), None) if source == "given" else None
     return EditStep(edit, mask, source, prompt_of(edit), layout=layout, mask_path=path, notes=notes)
 
 

@@ -159,20 +159,20 @@ def _source_file(recorded: Mapping[str, Any], sidecar: Path, source: str | Path 
 
 
 def _read_again(path: Path, recorded: Mapping[str, Any]) -> Video:
+    """Read the recorded frames: the stretch of time they span, evenly if they are evenly spaced, and of it those."""
     indices = indices_from_json(recorded["frame_indices"])
-    step = int(indices[1] - indices[0]) if len(indices) > 1 else 1
-    start = None if indices[0] == 0 else recorded["first_timestamp"]
-    decoder = recorded["decoder"] or "auto"
-    video = Video.read(path, start=start, stride=step, max_frames=len(indices), decoder=cast(Any, decoder))
-    if video.frame_indices is not None and np.array_equal(video.frame_indices, indices):
-        return video
-    # Frames that were chosen some other way: read all up to the last of them and pick.
-    video = Video.read(path, max_frames=int(indices[-1]) + 1, decoder=cast(Any, decoder))
+    steps = np.diff(indices)
+    step = int(steps[0]) if len(steps) and (steps == steps[0]).all() else 1
+    first, last = recorded["time_span"]
+    decoder = cast(Any, recorded["decoder"] or "auto")
+    video = Video.read(path, start=first, end=float(np.nextafter(last, np.inf)), stride=step, decoder=decoder)
+    assert video.frame_indices is not None
+    chosen = np.isin(video.frame_indices, indices)
     return replace(
         video,
-        frames=video.frames[indices],
-        timestamps=video.timestamps[indices],
-        frame_indices=indices,
+        frames=video.frames[chosen],
+        timestamps=video.timestamps[chosen],
+        frame_indices=video.frame_indices[chosen],
         fps=recorded["fps"],
     )
 

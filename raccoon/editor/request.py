@@ -62,7 +62,8 @@ class EditRequest:
     What to edit is said by ``after``, the paragraph as the user left it (``before`` is asked of the describer when it
     is None), or by ``plan``, in which case the paragraphs are only kept for the record.
     ``masks``: one for the only edit, or a mask by object name; 1 = edit here. What has none is found by the grounder or
-    placed by the layout planner. ``mask_paths`` says for the record where given masks came from, by object name.
+    placed by the layout planner. ``mask_paths`` says for the record where given masks came from, by object name, or by
+    "" for the one mask of the only edit.
     ``layouts``, ``decisions``: see `raccoon.plan.diff`. ``size`` is the (height, width) the painter works at, None for
     its own choice; ``options`` are handed to every part.
     """

@@ -1,11 +1,10 @@
 """Edits said directly: ``--remove NAME``, ``--add "Name: ..."``, ``--change "Name -> New name: ..."``."""
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from raccoon.plan import Edit, EditPlan
+from raccoon.plan import EditPlan, plan_flags
+from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
-from raccoon_datamodules.wording import name_key, words_of
 
 
 def plan_of_words(
@@ -14,60 +13,26 @@ def plan_of_words(
     remove: Sequence[str] = (),
     add: Sequence[str] = (),
     change: Sequence[str] = (),
+    layouts: Mapping[str, Layout] | None = None,
 ) -> tuple[EditPlan, Paragraph | None]:
     """Return the plan that the given words ask for, and the paragraph after it (None where there is none before).
 
-    ``remove`` are names; ``add`` are ``Name: description``; ``change`` are ``Name -> New name: description``, the
-    description kept as it was if none is given. With the paragraph ``before``, names are looked up in it regardless of
-    case; without it they are taken as they are. Removals come first, then changes, then additions.
+    With the paragraph ``before`` this is `raccoon.plan.plan_flags`. Without it the names are taken as they are, so that
+    a video with a mask can be edited by somebody who has no paragraph.
 
     Raises:
-        ValueError: if a name is not in the paragraph or is already there, is used twice, or the text has another form.
+        ValueError: if nothing is asked for, a name is not in the paragraph, is already there or is used twice, or the
+            text has another form.
     """
-    edits: list[Edit] = []
-    seen: dict[str, str] = {}
-    objects = list(before.objects) if before is not None else []
-    for name in remove:
-        old = _known(name, before, seen)
-        objects = [kept for kept in objects if name_key(kept.name) != name_key(old.name)]
-        edits.append(Edit("remove", old.name, old, None, None, tuple(words_of(str(old)))))
-    for text in change:
-        name, arrow, wanted = text.partition("->")
-        if not arrow or not name.strip() or not wanted.strip():
-            raise ValueError(f"a change must read 'Name -> New name: description', got {text!r}")
-        old = _known(name.strip(), before, seen)
-        new = ObjectDescription.parse(wanted.strip())
-        if not new.description:
-            new = ObjectDescription(new.name, old.description)
-        objects = [new if name_key(kept.name) == name_key(old.name) else kept for kept in objects]
-        edits.append(Edit("change", old.name, old, new, None, tuple(words_of(str(new)))))
-    for text in add:
-        new = ObjectDescription.parse(text)
-        if before is not None and before.find(new.name) is not None:
-            raise ValueError(f"{new.name!r} is already in the paragraph; give what is added another name, or change it")
-        _once(new.name, seen)
-        objects.append(new)
-        edits.append(Edit("add", new.name, None, new, None, tuple(words_of(str(new)))))
-    if not edits:
+    if not (remove or add or change):
         raise ValueError("there is nothing to edit: name something to remove, add or change")
-    after = Paragraph(before.description, tuple(objects)) if before is not None else None
-    return EditPlan(tuple(edits), False, ()), after
-
-
-def _known(name: str, before: Paragraph | None, seen: dict[str, str]) -> ObjectDescription:
-    found = ObjectDescription(name, "") if before is None else before.find(name)
-    if found is None:
-        assert before is not None
-        near = difflib.get_close_matches(name, before.names, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"there is no {name!r} in the paragraph, it has {', '.join(before.names) or 'no object'}{hint}"
-        )
-    _once(found.name, seen)
-    return found
-
-
-def _once(name: str, seen: dict[str, str]) -> None:
-    if name_key(name) in seen:
-        raise ValueError(f"{name!r} is named by two edits; say one edit for each object")
-    seen[name_key(name)] = name
+    if before is not None:
+        after, plan = plan_flags(before, remove=remove, add=add, change=change, layouts=layouts)
+        return plan, after
+    # What is to go or to change must be there.
+    for text in change:
+        if "->" not in text.replace("→", "->"):
+            raise ValueError(f"a change must be written 'Old name -> New name: description', got {text!r}")
+    names = [*remove, *(text.replace("→", "->").partition("->")[0] for text in change)]
+    assumed = Paragraph("", tuple(ObjectDescription(name) for name in names))
+    return plan_flags(assumed, remove=remove, add=add, change=change, layouts=layouts)[1], None

@@ -149,7 +149,12 @@ def _construct(cls: type, given: Any, *, where: str) -> tuple[Any, dict[str, Any
     """Call a class with the arguments of a recipe, after checking their names and, where annotated, their types."""
     if not isinstance(given, Mapping):
         raise ValueError(f"{where} must be a mapping of {_path_of(cls)}'s arguments, got {given!r}")
-    parameters = inspect.signature(cls).parameters
+    try:
+        parameters = inspect.signature(cls).parameters
+    except ValueError as err:
+        raise ValueError(
+            f"{where}: {_path_of(cls)} does not show its arguments; name a class written in Python"
+        ) from err
     takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for key in given:
