@@ -1,0 +1,134 @@
+"""`raccoon vplm synth|check`: make a data set of procedural scenes; examine a data set."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raccoon.cli.console import Console
+
+MAX_REPORTED = 20
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the verb and its own verbs."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "vplm", help="make and examine VPLM data sets", description="Make and examine VPLM data sets."
+    )
+    verbs = parser.add_subparsers(dest="vplm_verb", metavar="VERB", title="verbs", required=True)
+
+    synth: argparse.ArgumentParser = verbs.add_parser(
+        "synth",
+        help="render procedural scenes into shards",
+        description="Render procedural scenes, of which everything is known exactly, into WebDataset shards.",
+        epilog="example: raccoon vplm synth --out scenes --count 1000 --seed 0 --difficulty easy --workers 2",
+    )
+    synth.add_argument("--out", required=True, metavar="DIR", help="the folder to write; must be new or empty")
+    synth.add_argument("--count", type=int, required=True, metavar="N", help="number of scenes")
+    synth.add_argument("--seed", type=int, default=0, metavar="S", help="the first scene's seed (default 0)")
+    synth.add_argument("--difficulty", choices=("easy", "medium", "hard"), default="easy", help="default easy")
+    synth.add_argument("--split", default="train", help="the name in the shards' file names (default train)")
+    synth.add_argument("--frames", type=int, default=8, metavar="F", help="frames per clip (default 8)")
+    synth.add_argument("--size", default="64x64", metavar="HxW", help="height x width in pixels (default 64x64)")
+    synth.add_argument("--fps", type=float, default=8.0, help="frames per second (default 8)")
+    synth.add_argument("--per-shard", type=int, default=1000, metavar="N", help="scenes per shard (default 1000)")
+    synth.add_argument("--workers", type=int, default=0, metavar="N", help="processes that render (default: this one)")
+    synth.add_argument("--overwrite", action="store_true", help="replace a split that is already there")
+    synth.add_argument("--json", action="store_true", help="print one JSON object")
+    synth.set_defaults(run=run_synth)
+
+    check: argparse.ArgumentParser = verbs.add_parser(
+        "check",
+        help="verify checksums, members, masks, boxes and names of a data set",
+        description="Read every sample of a data set and list what is wrong with it, a sentence each.",
+        epilog="example: raccoon vplm check scenes",
+    )
+    check.add_argument("folder", metavar="DIR", help="the folder that holds the shards and index.json")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.set_defaults(run=run_check)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise ValueError(f"--size must be HEIGHTxWIDTH in pixels, such as 64x64, got {text!r}")
+    return int(height), int(width)
+
+
+def _encode(job: tuple[int, str, int, tuple[int, int], float]) -> tuple[str, dict[str, bytes]]:
+    """Render and encode one scene; runs in a worker process."""
+    import cv2
+
+    from raccoon_datamodules.sample import encode
+    from raccoon_datamodules.synthetic import make_sample
+
+    # A worker is one thread: processes already use every core.
+    cv2.setNumThreads(1)
+    seed, difficulty, num_frames, size, fps = job
+    sample = make_sample(seed, difficulty, num_frames=num_frames, size=size, fps=fps)
+    return sample.key, encode(sample)
+
+
+@contextmanager
+def _encoded(jobs: list[Any], workers: int) -> Iterator[Iterable[tuple[str, dict[str, bytes]]]]:
+    """The encoded scenes in order, made here or by worker processes."""
+    if workers <= 1:
+        yield map(_encode, jobs)
+        return
+    from multiprocessing import get_context
+
+    with get_context("spawn").Pool(workers) as pool:
+        yield pool.imap(_encode, jobs, chunksize=8)
+
+
+def run_synth(args: argparse.Namespace, console: "Console") -> int:
+    """Render the scenes."""
+    import time
+
+    from raccoon_datamodules.writer import write_encoded
+
+    if args.count < 1:
+        raise ValueError(f"--count must be at least 1, got {args.count}")
+    if args.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {args.seed}")
+    if args.workers < 0:
+        raise ValueError(f"--workers must not be negative, got {args.workers}")
+    size = _size(args.size)
+    jobs = [(args.seed + i, args.difficulty, args.frames, size, args.fps) for i in range(args.count)]
+    began = time.perf_counter()
+    with _encoded(jobs, args.workers) as samples, console.progress("scenes") as progress:
+        index = write_encoded(
+            _counted(samples, len(jobs), progress),
+            args.out,
+            split=args.split,
+            samples_per_shard=args.per_shard,
+            overwrite=args.overwrite,
+        )
+    seconds = time.perf_counter() - began
+    shards = len(index.shards)
+    console.say(f"{args.out}: {args.count} scenes in {shards} shard{'s'[: shards != 1]}, {seconds:.1f} s")
+    console.result({"out": args.out, "samples": args.count, "shards": shards, "seconds": seconds})
+    return 0
+
+
+def _counted(samples: Iterable[Any], total: int, progress: Any) -> Iterator[Any]:
+    for done, sample in enumerate(samples, 1):
+        yield sample
+        progress(done, total)
+
+
+def run_check(args: argparse.Namespace, console: "Console") -> int:
+    """Examine the data set; exit code 1 if something is wrong with it."""
+    from raccoon_datamodules.check import check_shards
+
+    with console.progress("samples") as progress:
+        report = check_shards(args.folder, progress=progress)
+    for problem in report.problems[:MAX_REPORTED]:
+        console.say(str(problem))
+    if len(report.problems) > MAX_REPORTED:
+        console.say(f"... and {len(report.problems) - MAX_REPORTED} more; --json lists all")
+    verdict = "nothing wrong" if not report.problems else f"{len(report.problems)} problems"
+    console.say(f"{args.folder}: {report.num_samples} samples in {report.num_shards} shards, {verdict}")
+    console.result(report.to_json())
+    return 1 if report.problems else 0

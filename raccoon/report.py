@@ -1,0 +1,167 @@
+"""A self-contained HTML page about one edit: before and after with the mask outlined, both texts, plan, measurements.
+
+The page loads nothing from anywhere: pictures are embedded as PNG. It can be sent to a colleague as it is.
+"""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from raccoon.editor import EditResult, EncodedReport
+from raccoon.plan import marked_words
+from raccoon_datamodules.atomic import replacing
+from raccoon_datamodules.paragraph import Paragraph
+
+MASK_COLOUR = (255, 196, 0)
+STRIP_HEIGHT = 200
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --muted: #777; --del: #e0535333; --ins: #2fa86033; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+.strip { display: flex; gap: 4px; overflow-x: auto; margin-bottom: 6px }
+.strip img { height: 150px; border-radius: 4px }
+.strip b { writing-mode: vertical-rl; transform: rotate(180deg); font-size: .8rem; color: var(--muted);
+  text-align: center }
+.texts { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
+.texts div { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem }
+.texts h3 { margin: 0 0 .5rem; font-size: .9rem; color: var(--muted); font-weight: 600 }
+del { background: var(--del); text-decoration: line-through } ins { background: var(--ins); text-decoration: none }
+table { border-collapse: collapse } td, th { text-align: left; padding: .25rem 1.2rem .25rem 0;
+  border-bottom: 1px solid var(--line); vertical-align: top } th { font-weight: 600 }
+.note { border-left: 4px solid #d9a400; padding: .3rem .8rem; margin: 1rem 0 }
+p.muted { color: var(--muted); margin-top: 0 }
+@media (max-width: 700px) { .texts { grid-template-columns: 1fr } }
+"""
+
+
+def strip(
+    frames: NDArray[np.uint8],
+    *,
+    mask: NDArray[np.uint8] | None = None,
+    indices: Sequence[int] | None = None,
+    height: int = STRIP_HEIGHT,
+) -> list[NDArray[np.uint8]]:
+    """Frames chosen evenly and shrunk or enlarged for a page, the mask's outline drawn on them.
+
+    frames uint8 [F, H, W, 3]; mask uint8 {0, 1} [F, H, W]; returns pictures uint8 [h, w, 3].
+    """
+    chosen = even_indices(len(frames)) if indices is None else indices
+    pictures = []
+    for index in chosen:
+        frame = frames[index]
+        scale = height / frame.shape[0]
+        size = (max(1, round(frame.shape[1] * scale)), height)
+        picture = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+        if mask is not None:
+            enlarged = cv2.resize(mask[index], size, interpolation=cv2.INTER_NEAREST)
+            contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            picture = cv2.drawContours(np.ascontiguousarray(picture), contours, -1, MASK_COLOUR, 2)
+        pictures.append(np.asarray(picture, dtype=np.uint8))
+    return pictures
+
+
+def even_indices(num_frames: int, count: int = 6) -> list[int]:
+    """Up to ``count`` frame numbers, the middles of equal parts of the video."""
+    count = min(count, num_frames)
+    return [int((i + 0.5) * num_frames / count) for i in range(count)]
+
+
+def measurement_rows(result: EditResult, encoded: EncodedReport) -> dict[str, str]:
+    """The measurements of a result in words, for people."""
+    psnr = "equal" if encoded.psnr_outside is None else f"PSNR {encoded.psnr_outside:.1f} dB"
+    return {
+        "outside the mask, before encoding": f"max error {result.measurements.max_error_outside} of 255",
+        "outside the mask, after encoding": f"max error {encoded.max_error_outside} of 255, {psnr}",
+        "region that may change": f"{100 * result.measurements.region_fraction:.1f} % of the picture",
+        "kept": f"{encoded.width}x{encoded.height}, {encoded.num_frames} frames, {encoded.fps:.4g} fps, "
+        f"timestamps within {encoded.timestamps_error:.2g} s, {'sound' if encoded.has_sound else 'no sound'}",
+        "time": ", ".join(f"{name} {value:.1f} s" for name, value in result.measurements.seconds.items()),
+    }
+
+
+def edit_report(
+    result: EditResult,
+    encoded: EncodedReport,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
+) -> str:
+    """Write the page; ``notes`` are said on top, in a box each; ``extra`` are further measurements by name."""
+    source = result.source
+    indices = even_indices(source.num_frames)
+    parts = [
+        f"<h1>{_text(title)}</h1>",
+        f"<p class=muted>{source.width} x {source.height} pixels, {source.num_frames} frames, "
+        f"{source.fps:.4g} frames per second; the outline is the region that may change</p>",
+        *(f"<div class=note>{_text(note)}</div>" for note in notes),
+        _strip_row("before", strip(source.frames, mask=result.region, indices=indices)),
+        _strip_row("after", strip(result.video.frames, indices=indices)),
+    ]
+    if result.before is not None and result.after is not None:
+        parts.append("<h2>The text</h2>" + _texts(result.before, result.after))
+    edits = "".join(f"<li>{_text(str(edit))}</li>" for edit in result.plan.edits)
+    parts.append(f"<h2>The plan</h2><ol>{edits}</ol>")
+    parts.extend(f"<p>{_text(note)}</p>" for note in result.notes)
+    rows = {**(extra or {}), **measurement_rows(result, encoded)}
+    table = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
+    parts.append(f"<h2>Measured</h2><table>{table}</table>")
+    return (
+        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{_text(title)}</title><style>{STYLE}</style>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def write_report(
+    result: EditResult,
+    encoded: EncodedReport,
+    path: Path,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page to a file, whole or not at all; see `edit_report`."""
+    page = edit_report(result, encoded, title=title, notes=notes, extra=extra)
+    with replacing(path, overwrite=True) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def _strip_row(label: str, pictures: Sequence[NDArray[np.uint8]]) -> str:
+    images = "".join(f"<img alt='{label}, picture {i}' src='{_data_uri(p)}'>" for i, p in enumerate(pictures, 1))
+    return f"<div class=strip><b>{label}</b>{images}</div>"
+
+
+def _data_uri(picture: NDArray[np.uint8]) -> str:
+    done, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    if not done:
+        raise RuntimeError(f"a picture of shape {picture.shape} could not be written as PNG")
+    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def _texts(before: Paragraph, after: Paragraph) -> str:
+    old, new = marked_words(str(before), str(after))
+    return (
+        f"<div class=texts><div><h3>before</h3>{_marked(old, 'del')}</div>"
+        f"<div><h3>after</h3>{_marked(new, 'ins')}</div></div>"
+    )
+
+
+def _marked(words: Sequence[tuple[str, bool]], tag: str) -> str:
+    """Words with the changed ones marked; line breaks are words of their own."""
+    out = []
+    for word, changed in words:
+        text = _text(word).replace("\n", "<br>")
+        out.append(f"<{tag}>{text}</{tag}>" if changed and text.strip() else text)
+    return "".join(out)
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=True)
