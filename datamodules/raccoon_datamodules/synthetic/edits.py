@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raccoon_datamodules.sample import EditKind, EditPrompt
 from raccoon_datamodules.synthetic.background import MEAN_COLOURS
-from raccoon_datamodules.synthetic.narrate import describe_object, narrate, reference, with_article
+from raccoon_datamodules.synthetic.narrate import narrate, reference, told, with_article
 from raccoon_datamodules.synthetic.render import rasterise
 from raccoon_datamodules.synthetic.vocabulary import COLOURS, DIFFICULTIES, Difficulty, colour_distance
 
@@ -94,7 +94,7 @@ def edits_of(scene: "Scene") -> tuple[SceneEdit, ...]:
         words = str(_choose(list(_REMOVE), scene, f"{obj.uid}/remove")).format(name=name)
         prompt = EditPrompt("remove", obj.uid, words, whole, left)
         edits.append(SceneEdit("remove", obj.uid, None, None, scene, rest, prompt))
-        thing = describe_object(scene, obj).rstrip(".")
+        thing = told(scene.seed, obj).description.rstrip(".")
         thing = thing[:1].lower() + thing[1:]
         words = str(_choose(list(_ADD), scene, f"{obj.uid}/add")).format(thing=thing)
         prompt = EditPrompt("add", obj.uid, words, left, whole)

@@ -4,25 +4,30 @@ Training, validation and test use disjoint seeds: `seed_of(split, ordinal)` coun
 and test from 2 000 000 000. A seed shows the same scene at every size and length; another difficulty is another scene.
 """
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raccoon_datamodules.sample import VplmSample
 from raccoon_datamodules.synthetic.edits import has_contrast
-from raccoon_datamodules.synthetic.motion import TRAVELLING, Course, times_of
+from raccoon_datamodules.synthetic.motion import TRAVELLING, Course, Floats, times_of
 from raccoon_datamodules.synthetic.render import object_poses
 from raccoon_datamodules.synthetic.scene import Scene, SceneObject
 from raccoon_datamodules.synthetic.vocabulary import SIZES, Difficulty, difficulty_named
 
+T = TypeVar("T")
+Path = tuple[Floats, Floats, Floats, NDArray[np.bool_]]
 Split = Literal["train", "val", "test"]
 SPLIT_SEEDS = 1_000_000_000
 """How many seeds each split has."""
 
-_TRIES = 24
-_CHECK_TIMES = times_of(16)
+_TRIES = 48
+_CHECK_TIMES = times_of(12)
 _CHECK_SIZE = (64, 64)
-_APART = {"easy": (0.78, 1.0), "medium": (0.6, 0.7), "hard": (0.5, 0.4)}
+_APART = {"easy": (0.7, 1.0), "medium": (0.6, 0.7), "hard": (0.5, 0.4)}
 """Two objects' distance over the sum of their radii, and the part of the time in which it holds at least."""
 
 
@@ -38,41 +43,44 @@ def seed_of(split: str, ordinal: int) -> int:
     return get_args(Split).index(split) * SPLIT_SEEDS + ordinal
 
 
-def _course(rng: np.random.Generator, difficulty: Difficulty, *, may_come_late: bool) -> Course:
-    kind = difficulty.motions[rng.integers(len(difficulty.motions))]
-    cell, jitter, draws = rng.integers(-1, 2, 2), rng.random(2), rng.random(5)
-    direction, slope = (1 if draws[0] < 0.5 else -1), (1 if draws[1] < 0.5 else -1)
+def _one_of(options: Sequence[T], draw: float) -> T:
+    return options[int(draw * len(options))]
+
+
+def _course(draws: list[float], difficulty: Difficulty, *, may_come_late: bool) -> Course:
+    """Make a motion from eight numbers in [0, 1)."""
+    kind = _one_of(difficulty.motions, draws[0])
+    direction, slope = _one_of((1, -1), draws[1]), _one_of((1, -1), draws[2])
     if kind in ("left-to-right", "right-to-left"):
         direction = 1 if kind == "left-to-right" else -1
     if kind in ("rise", "fall"):
         slope = 1 if kind == "fall" else -1
     if kind in ("still", "approach", "spin"):
-        # Clearly in one ninth of the frame, since the text names it.
-        anchor = tuple(float(0.72 * c + 0.36 * (j - 0.5)) for c, j in zip(cell, jitter, strict=True))
+        # Clearly in one ninth of the frame, since the text names it: thirds from -0.9 to 0.9.
+        across, down = (_one_of((-0.72, 0.0, 0.72), draw) + 0.36 * ((draw * 3) % 1 - 0.5) for draw in draws[3:5])
     else:
-        anchor = tuple(float(2 * j - 1) * 0.94 for j in jitter)
+        across, down = (0.94 * (2 * draw - 1) for draw in draws[3:5])
     enters_at, leaves_at = 0.0, 1.0
-    if may_come_late and draws[3] < difficulty.late_entry:
-        enters_at = round(0.2 + 0.3 * float(draws[4]), 3)
-    elif kind in TRAVELLING and draws[3] > 1 - difficulty.late_entry / 2:
-        leaves_at = round(0.6 + 0.2 * float(draws[4]), 3)
-    return Course(kind, (anchor[0], anchor[1]), direction, slope, float(draws[2]), enters_at, leaves_at)
+    if may_come_late and draws[6] < difficulty.late_entry:
+        enters_at = round(0.2 + 0.3 * draws[7], 3)
+    elif kind in TRAVELLING and draws[6] > 1 - difficulty.late_entry / 2:
+        leaves_at = round(0.6 + 0.2 * draws[7], 3)
+    return Course(kind, (across, down), direction, slope, draws[5], enters_at, leaves_at)
 
 
-def _fits(candidate: SceneObject, placed: list[SceneObject], difficulty: Difficulty) -> bool:
-    """Say whether the candidate stays far enough from those placed before it, for long enough."""
+def _fits(own: Path, placed: list[Path], difficulty: Difficulty) -> bool:
+    """Say whether a path (x, y, radius, present, each [T]) stays far enough from the others, for long enough."""
     distance, share = _APART[difficulty.name]
-    own = object_poses(candidate, _CHECK_TIMES, _CHECK_SIZE)
-    for other in placed:
-        their = object_poses(other, _CHECK_TIMES, _CHECK_SIZE)
-        reach = distance * (candidate.radius * own.scale + other.radius * their.scale)
-        apart = (own.x - their.x) ** 2 + (own.y - their.y) ** 2 >= reach * reach
-        if np.mean(apart | ~own.present | ~their.present) < share:
+    x, y, radius, present = own
+    for other_x, other_y, other_radius, other_present in placed:
+        reach, dx, dy = distance * (radius + other_radius), x - other_x, y - other_y
+        close = (dx * dx + dy * dy < reach * reach) & present & other_present
+        if np.count_nonzero(close) > (1 - share) * len(close):
             return False
     return True
 
 
-def _qualifiers(objects: list[SceneObject], candidate: SceneObject) -> str | None:
+def _qualifier(objects: list[SceneObject], candidate: SceneObject) -> str | None:
     """Return the word that keeps a repeated colour and category apart, or None where none would."""
     twins = [obj for obj in objects if (obj.colour, obj.category) == (candidate.colour, candidate.category)]
     if not twins:
@@ -94,38 +102,37 @@ def make_scene(seed: int, difficulty: str = "easy", *, num_objects: int | None =
     if num_objects is not None and not 1 <= num_objects <= 3:
         raise ValueError(f"num_objects must be 1, 2 or 3, got {num_objects}")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0, *level.name.encode()])))
-    wanted = int(rng.integers(1, 4))
-    wanted = num_objects or wanted
-    background = level.backgrounds[rng.integers(len(level.backgrounds))]
-    camera, prop = level.cameras[rng.integers(len(level.cameras))], level.props[rng.integers(len(level.props))]
-    light = 1 if rng.random() < 0.5 else -1
+    number_draw, *draws, light_draw = rng.random(5).tolist()
+    wanted = num_objects or 1 + int(3 * number_draw)
+    background, camera, prop = map(_one_of, (level.backgrounds, level.cameras, level.props), draws)
+    light = _one_of((1, -1), light_draw)
     colours = [colour for colour in level.colours if has_contrast(colour, background, level)]
     objects: list[SceneObject] = []
+    paths: list[Path] = []
     for number in range(wanted):
-        for _ in range(_TRIES):
-            free = [c for c in colours if level.may_repeat or all(c != obj.colour for obj in objects)]
-            kinds = [k for k in level.categories if level.may_repeat or all(k != obj.category for obj in objects)]
-            size = int(rng.integers(2 if wanted == 3 else 3))
+        free = [c for c in colours if level.may_repeat or all(c != obj.colour for obj in objects)]
+        kinds = [k for k in level.categories if level.may_repeat or all(k != obj.category for obj in objects)]
+        for draws in rng.random((_TRIES, 12)).tolist():
+            size = _one_of(SIZES[:2] if wanted == 3 else SIZES, draws[0])
             candidate = SceneObject(
                 uid=f"object{number}",
-                category=kinds[rng.integers(len(kinds))],
-                colour=free[rng.integers(len(free))],
-                pattern=level.patterns[rng.integers(len(level.patterns))],
-                size=SIZES[size],
-                radius=level.radii[size],
-                course=_course(rng, level, may_come_late=number > 0),
+                category=_one_of(kinds, draws[1]),
+                colour=_one_of(free, draws[2]),
+                pattern=_one_of(level.patterns, draws[3]),
+                size=size,
+                radius=level.radii[SIZES.index(size)],
+                course=_course(draws[4:], level, may_come_late=number > 0),
             )
-            qualifier = _qualifiers(objects, candidate)
-            if qualifier is not None and _fits(candidate, objects, level):
-                objects.append(_qualified(candidate, qualifier))
+            qualifier = _qualifier(objects, candidate)
+            if qualifier is None:
+                continue
+            poses = object_poses(candidate, _CHECK_TIMES, _CHECK_SIZE)
+            path = (poses.x, poses.y, candidate.radius * poses.scale, poses.present)
+            if _fits(path, paths, level):
+                objects.append(replace(candidate, qualifier=qualifier))
+                paths.append(path)
                 break
     return Scene(seed, level.name, tuple(objects), background, camera, light, prop)
-
-
-def _qualified(obj: SceneObject, qualifier: str) -> SceneObject:
-    return SceneObject(
-        obj.uid, obj.category, obj.colour, obj.pattern, obj.size, obj.radius, obj.course, qualifier
-    )  # fmt: skip
 
 
 def make_sample(

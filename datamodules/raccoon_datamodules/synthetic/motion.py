@@ -41,7 +41,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Poses:
-    """Per frame [F]: centre ``x``, ``y`` in fractions of the frame, clockwise ``angle`` in radians, ``scale``, ``present``."""
+    """Centre ``x``, ``y`` in fractions of the frame, ``angle`` in radians, clockwise; ``scale``; ``present``. All [F]."""
 
     x: Floats
     y: Floats

@@ -6,6 +6,7 @@ a changed object keeps its sentence and only the changed words differ, as in a p
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -15,7 +16,7 @@ from raccoon_datamodules.synthetic.motion import TRAVELLING
 if TYPE_CHECKING:
     from raccoon_datamodules.synthetic.scene import Scene, SceneObject
 
-NUM_PHRASINGS = 6
+NUM_PHRASINGS = 5
 """How many phrasings a sample carries, the reference included; any higher number gives yet another mixture."""
 
 _SIZES = {
@@ -92,11 +93,11 @@ _PROPS = {
 _COUNTS = ("No objects", "One object", "Two objects", "Three objects")
 
 
-def pick(options: Sequence[str], scene: "Scene", phrasing: int, slot: str) -> str:
+def pick(options: Sequence[str], seed: int, phrasing: int, slot: str) -> str:
     """Choose one of the wordings for a slot: the first in phrasing 0, otherwise by a checksum of seed and slot."""
     if phrasing == 0:
         return options[0]
-    return options[crc32(f"{scene.seed}/{phrasing}/{slot}".encode()) % len(options)]
+    return options[crc32(f"{seed}/{phrasing}/{slot}".encode()) % len(options)]
 
 
 def with_article(words: str) -> str:
@@ -122,10 +123,10 @@ def _place(x: float, y: float) -> str:
     return f"{down} {across}" if down else f"{across} part"
 
 
-def motion_words(scene: "Scene", obj: "SceneObject", phrasing: int, slot: str) -> str:
+def motion_words(seed: int, obj: "SceneObject", phrasing: int, slot: str) -> str:
     """Say in the third person what an object does, entry and exit included."""
     course = obj.course
-    words = pick(_MOTIONS[course.kind], scene, phrasing, f"{obj.uid}/motion").format(
+    words = pick(_MOTIONS[course.kind], seed, phrasing, f"{obj.uid}/motion").format(
         place=_place(*course.anchor),
         side="right" if course.direction > 0 else "left",
         turn="clockwise" if course.direction > 0 else "counterclockwise",
@@ -136,11 +137,9 @@ def motion_words(scene: "Scene", obj: "SceneObject", phrasing: int, slot: str) -
         verbs = ("enters later and", "comes into view late and") if course.kind in TRAVELLING else (
             "appears later and", "pops up late and"
         )  # fmt: skip
-        words = f"{pick(verbs, scene, phrasing, f'{obj.uid}/{slot}/enter')} {words}"
+        words = f"{pick(verbs, seed, phrasing, f'{obj.uid}/{slot}/enter')} {words}"
     if course.leaves_at < 1:
-        words += pick(
-            (" and leaves before the end", " and is gone before the end"), scene, phrasing, f"{obj.uid}/leave"
-        )
+        words += pick((" and leaves before the end", " and is gone before the end"), seed, phrasing, f"{obj.uid}/leave")
     return words
 
 
@@ -149,12 +148,12 @@ def reference(obj: "SceneObject") -> str:
     return obj.name.lower()
 
 
-def describe_object(scene: "Scene", obj: "SceneObject", phrasing: int = 0) -> str:
+def describe_object(seed: int, obj: "SceneObject", phrasing: int = 0) -> str:
     """Describe one object without its name: size, colour, pattern, category, motion."""
-    size = pick(_SIZES[obj.size], scene, phrasing, f"{obj.uid}/size")
-    adjective = pick(_ADJECTIVES[obj.pattern], scene, phrasing, f"{obj.uid}/adjective")
-    pattern = pick(_WITH[obj.pattern], scene, phrasing, f"{obj.uid}/with")
-    moves = motion_words(scene, obj, phrasing, "object")
+    size = pick(_SIZES[obj.size], seed, phrasing, f"{obj.uid}/size")
+    adjective = pick(_ADJECTIVES[obj.pattern], seed, phrasing, f"{obj.uid}/adjective")
+    pattern = pick(_WITH[obj.pattern], seed, phrasing, f"{obj.uid}/with")
+    moves = motion_words(seed, obj, phrasing, "object")
     forms = (
         f"{with_article(size)} {adjective} {obj.colour} {obj.category} that {moves}.",
         f"{with_article(size)} {obj.colour} {obj.category} {pattern}. It {moves}.",
@@ -163,26 +162,29 @@ def describe_object(scene: "Scene", obj: "SceneObject", phrasing: int = 0) -> st
         f"{with_article(obj.colour)} {obj.category} of {'average' if obj.size == 'medium' else obj.size} size "
         f"{pattern}. The {obj.category} {moves}.",
     )
-    return _capital(pick(forms, scene, phrasing, f"{obj.uid}/form"))
+    return _capital(pick(forms, seed, phrasing, f"{obj.uid}/form"))
 
 
 def background_words(scene: "Scene", phrasing: int = 0) -> str:
     """Say where the scene plays, beginning with a preposition."""
     if scene.background in _BACKGROUNDS:
-        return pick(_BACKGROUNDS[scene.background], scene, phrasing, "background")
-    return pick(_PLAIN, scene, phrasing, "background").format(scene.background)
+        return pick(_BACKGROUNDS[scene.background], scene.seed, phrasing, "background")
+    return pick(_PLAIN, scene.seed, phrasing, "background").format(scene.background)
 
 
 def describe_scene(scene: "Scene", phrasing: int = 0) -> str:
     """Describe the whole clip: the objects and what they do, the background, the camera, the foreground."""
     where = background_words(scene, phrasing)
-    rest = [pick(_PROPS[scene.prop], scene, phrasing, "prop"), pick(_CAMERAS[scene.camera], scene, phrasing, "camera")]
+    rest = [
+        pick(_PROPS[scene.prop], scene.seed, phrasing, "prop"),
+        pick(_CAMERAS[scene.camera], scene.seed, phrasing, "camera"),
+    ]
     if not scene.objects:
         empty = ("the video shows a view {} with no objects in it.", "nothing moves {}.", "an empty view {}.")
-        body = pick([form.format(where) for form in empty], scene, phrasing, "empty")
+        body = pick([form.format(where) for form in empty], scene.seed, phrasing, "empty")
     else:
         things = [with_article(reference(obj)) for obj in scene.objects]
-        moves = [motion_words(scene, obj, phrasing, "scene") for obj in scene.objects]
+        moves = [motion_words(scene.seed, obj, phrasing, "scene") for obj in scene.objects]
         clauses = [f"{thing} {move}" for thing, move in zip(things, moves, strict=True)]
         the = [f"the {reference(obj)} {move}" for obj, move in zip(scene.objects, moves, strict=True)]
         number = _COUNTS[len(things)] if len(things) < len(_COUNTS) else f"{len(things)} objects"
@@ -192,13 +194,17 @@ def describe_scene(scene: "Scene", phrasing: int = 0) -> str:
             f"{where}, {_joined(clauses, ' while ')}.",
             f"{number} can be seen {where}: {_joined(things)}. {_capital(_joined(the, ', and '))}.",
         )
-        body = pick(forms, scene, phrasing, "scene")
+        body = pick(forms, scene.seed, phrasing, "scene")
     return " ".join(sentence for sentence in (_capital(body), *rest) if sentence)
+
+
+@lru_cache(maxsize=256)
+def told(seed: int, obj: "SceneObject", phrasing: int = 0) -> ObjectDescription:
+    """Return an object's entry in the paragraph; kept, since every edit of a scene repeats the other objects."""
+    return ObjectDescription(obj.name, describe_object(seed, obj, phrasing))
 
 
 def narrate(scene: "Scene", phrasing: int = 0) -> Paragraph:
     """Write the scene's paragraph in the paper's format; phrasing 0 is the reference, others use other words."""
-    return Paragraph(
-        describe_scene(scene, phrasing),
-        tuple(ObjectDescription(obj.name, describe_object(scene, obj, phrasing)) for obj in scene.objects),
-    )
+    objects = tuple(told(scene.seed, obj, phrasing) for obj in scene.objects)
+    return Paragraph(describe_scene(scene, phrasing), objects)

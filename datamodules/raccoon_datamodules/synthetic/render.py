@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules.synthetic.background import MARGIN, draw_background, draw_prop
-from raccoon_datamodules.synthetic.motion import Floats, Poses, camera_of, poses_of, times_of
+from raccoon_datamodules.synthetic.motion import APPROACH, Floats, Poses, camera_of, poses_of, times_of
+from raccoon_datamodules.synthetic.silhouettes import reach_of
 from raccoon_datamodules.synthetic.sprites import SHADOW_SPAN, SPAN, shadow_of, sprite_of
 from raccoon_datamodules.synthetic.vocabulary import DIFFICULTIES
 
@@ -28,7 +29,10 @@ SAMPLES = 4
 SHADOW_STRENGTH = 84
 SHADOW_OFFSET = (0.16, 0.2)
 _FIX = 15
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Samples gathered at once; what fits the second-level cache is fastest (1.9 ms a clip, against 2.8 with 1 << 20)."""
+_ROOM = {"approach": 1.06 * APPROACH[1], "swing": 1.16}
+"""How much more than its half extent an object needs between its middle and the frame's edge."""
 _ROLLING = ("ball",)
 _GLOSSY = ("ball", "balloon", "heart", "mushroom")
 _UPRIGHT = ("ball", "box", "star", "heart", "house", "tree", "rocket", "mushroom", "balloon", "kite", "flower")
@@ -68,7 +72,10 @@ def frame_scale(size: tuple[int, int]) -> float:
 
 def object_poses(obj: "SceneObject", times: Floats, size: tuple[int, int]) -> Poses:
     """Return the poses of an object at ``times`` [F] in a frame of ``size`` (H, W), before the camera looks at it."""
-    reach = obj.radius * frame_scale(size)
+    room = _ROOM.get(obj.course.kind, 1.06)
+    if obj.course.kind == "spin":
+        room += max(0.0, reach_of(obj.category) - 1)
+    reach = obj.radius * frame_scale(size) * room
     return poses_of(obj.course, times, (reach / size[1], reach / size[0]), rolls=obj.category in _ROLLING)
 
 
@@ -152,7 +159,7 @@ def _layers_of(scene: "Scene", obj: "SceneObject", times: Floats, size: tuple[in
     facing = -1 if obj.course.direction < 0 and obj.category not in _UPRIGHT else 1
     largest = float(radius.max())
     turned = float(np.max(np.abs(np.cos(poses.angle)) + np.abs(np.sin(poses.angle))))
-    half = ceil(1.07 * largest * turned) + 2
+    half = ceil(largest * min(1.05 * turned, reach_of(obj.category) + 0.07)) + 1
     side = 2 * half
     texels = 1 << min(10, max(6, ceil(np.log2(2 * SPAN * largest * SAMPLES * 0.8))))
     sprite = sprite_of(obj.category, obj.colour, obj.pattern, texels)

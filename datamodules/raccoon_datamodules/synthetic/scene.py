@@ -11,7 +11,7 @@ from raccoon_datamodules.sample import ObjectRecord, VplmSample
 from raccoon_datamodules.synthetic.background import background_table
 from raccoon_datamodules.synthetic.edits import SceneEdit, edits_of
 from raccoon_datamodules.synthetic.motion import Course, Floats
-from raccoon_datamodules.synthetic.narrate import NUM_PHRASINGS, describe_object, narrate
+from raccoon_datamodules.synthetic.narrate import NUM_PHRASINGS, narrate, told
 from raccoon_datamodules.synthetic.render import Rendered, rasterise
 from raccoon_datamodules.synthetic.vocabulary import CATEGORIES, COLOURS, GENERATOR_VERSION, PATTERNS
 from raccoon_datamodules.video import Video
@@ -135,7 +135,7 @@ class Scene:
                 id=obj.uid,
                 name=obj.name,
                 category=obj.category,
-                description=describe_object(self, obj),
+                description=told(self.seed, obj).description,
                 mask=drawn.masks[i],
                 boxes=boxes_of(drawn.masks[i]),
                 inpainted=None if drawn.inpainted is None else video.with_frames(drawn.inpainted[i]),

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.synthetic.shapes import Paint, parts_of
+from raccoon_datamodules.synthetic.shapes import Paint
+from raccoon_datamodules.synthetic.silhouettes import parts_of
 from raccoon_datamodules.synthetic.vocabulary import COLOURS, Rgb
 
 SPAN = 1.125
@@ -30,6 +31,7 @@ _FIXED: dict[Paint, Rgb] = {
     Paint.WOOD: (128, 86, 52),
     Paint.CREAM: (248, 232, 202),
     Paint.FLAME: (255, 190, 60),
+    Paint.LEAF: (76, 152, 74),
 }
 
 
