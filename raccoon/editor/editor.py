@@ -108,12 +108,18 @@ class Editor:
         before, plan = self._plan(request)
         self._check_kinds(plan)
         given = given_masks(plan, request.masks)
+        grow_by, _ = self.settings.pixels(request.video.size)
         steps = []
         for number, edit in enumerate(plan.edits):
             if progress is not None:
                 progress(f"finding {edit.name}", number, len(plan.edits))
             step = prepare_step(
-                edit, request, given.get(number), grounder=self.grounder, layout_planner=self.layout_planner
+                edit,
+                request,
+                given.get(number),
+                grounder=self.grounder,
+                layout_planner=self.layout_planner,
+                grow_by=grow_by,
             )
             steps.append(step)
         return Preparation(before, request.after, plan, tuple(steps))

@@ -9,7 +9,7 @@ from raccoon.editor.request import EditRequest, EditStep, MaskSource, PartError
 from raccoon.interfaces import Grounder, GroundRequest, LayoutPlanner, PlanRequest
 from raccoon.plan import Edit, EditPlan
 from raccoon_datamodules.layout import Layout
-from raccoon_datamodules.masks import Masks, check, mask_of_boxes
+from raccoon_datamodules.masks import Masks, check, grow, mask_of_boxes
 from raccoon_datamodules.paragraph import ObjectDescription
 from raccoon_datamodules.video import Video
 from raccoon_datamodules.wording import name_key
@@ -60,8 +60,9 @@ def prepare_step(
     *,
     grounder: Grounder | None,
     layout_planner: LayoutPlanner | None,
+    grow_by: int,
 ) -> EditStep:
-    """Find the mask of one edit and check it, before compute is spent on it.
+    """Find the mask of one edit and check it, before compute is spent on it; ``grow_by`` is what it will be grown by.
 
     Raises:
         ValueError: if there is no mask and nobody to find one, or if the mask is wrong (size, count, polarity, empty).
@@ -91,7 +92,12 @@ def prepare_step(
     findings = check(mask, num_frames=video.num_frames, height=video.height, width=video.width)
     if wrong := [finding.message for finding in findings if finding.severity == "error"]:
         raise ValueError(f"{maker} of {edit.name!r} cannot be used: {'; '.join(wrong)}")
-    notes = tuple(f"{edit.name}: {finding.message}" for finding in findings)
+    # Growing closes small holes; only those that stay are worth a note.
+    strange = [finding for finding in findings if finding.code != "holes"]
+    if len(strange) < len(findings):
+        grown = check(grow(mask, grow_by), num_frames=video.num_frames, height=video.height, width=video.width)
+        strange += [finding for finding in grown if finding.code == "holes"]
+    notes = tuple(f"{edit.name}: {finding.message}" for finding in strange)
     paths = {name_key(name): path for name, path in request.mask_paths.items()}
     path = next((paths[key] for key in (*_keys(edit), "") if key in paths), None) if source == "given" else None
     return EditStep(edit, mask, source, prompt_of(edit), layout=layout, mask_path=path, notes=notes)

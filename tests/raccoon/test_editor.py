@@ -318,6 +318,13 @@ def test_a_strange_mask_is_used_and_noted():
     assert any(note.startswith("Square: ") for note in result.notes)
 
 
+@pytest.mark.parametrize(("hole", "noted"), [(2, False), (8, True)])
+def test_a_hole_is_noted_only_if_growing_leaves_it(hole, noted):
+    mask = tiny_masks().data.copy()
+    mask[:, 18 : 18 + hole, 20 : 20 + hole] = 0
+    assert any("hole" in note for note in editor().prepare(removal(masks=Masks(mask))).steps[0].notes) == noted
+
+
 def two_edits():
     plan, _ = plan_of_words(remove=["Square"], add=[str(BALL)])
     return plan, Masks(np.roll(tiny_masks().data, 20, axis=1))

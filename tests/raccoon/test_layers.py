@@ -32,7 +32,7 @@ def test_no_file_has_a_name_that_says_nothing():
     assert not names & {"utils", "helpers", "misc", "common"}
 
 
-@pytest.mark.parametrize("module", ["raccoon", "raccoon.recipes"])
+@pytest.mark.parametrize("module", ["raccoon", "raccoon.recipes", "raccoon.cli.main"])
 def test_importing_what_the_parser_needs_imports_no_torch(module):
     code = (
         f"import sys, {module}; print(*[name for name in ('torch', 'lightning', 'cv2', 'av') if name in sys.modules])"
