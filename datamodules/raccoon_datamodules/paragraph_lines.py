@@ -12,6 +12,7 @@ from typing import Literal
 from raccoon_datamodules.wording import clean_name, words_of
 
 COLONS = (":", "：")
+SENTENCE_ENDS = (".", "!", "?", "。", "！", "？")
 _DASHES = "-–—"
 _BEGIN = re.compile(
     r"""
@@ -28,6 +29,10 @@ _BEGIN = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# Words with nothing among them that ends a name, and none that a heading or an item needs.
+_PLAIN = re.compile(r"[^\W\d_][^:：—–\t-]*")
+_SPECIAL = re.compile(r"descri|object|summar|caption|item", re.IGNORECASE)
+_HEADING = re.compile(r"[\w\s&()/-]+")
 _FENCE = re.compile(r"(?:```|~~~)[\w-]{0,20}")
 _RULE_CHARACTERS = frozenset("-*_=~`#> .…")
 
@@ -57,6 +62,10 @@ _LABELS = _set(
 _SMALL_WORDS = _set(
     "of the and in with a an on at by for to from de la le du van von",
 )
+_PRONOUNS = _set(
+    "he she it they we you i this that these those there here his her its their one some both who which what",
+    "the words text title",
+)
 _OPENERS = ("sure", "certainly", "of course", "okay", "ok", "absolutely", "here", "based on", "below", "great", "yes")
 _CLOSERS = (
     "note:",
@@ -80,7 +89,7 @@ _CLOSERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line:
     """A line taken apart: its mark (bullet, hashes, number) and the rest.
 
@@ -115,6 +124,11 @@ class Line:
     def ends_with_colon(self) -> bool:
         """Whether the line ends with a colon, emphasis aside."""
         return self.content.rstrip("*_ ").endswith(COLONS)
+
+
+def is_plain(raw: str) -> bool:
+    """Whether a line is neither a heading nor the beginning of an object, whatever came before: plain words."""
+    return _PLAIN.fullmatch(raw) is not None and _SPECIAL.search(raw) is None
 
 
 def split_lines(text: str) -> list[str]:
@@ -159,9 +173,10 @@ def heading_of(line: Line) -> tuple[Literal["video", "objects"], bool, str] | No
     at, width = _separator(content, dashes=True)
     if at < 0:
         at, width = len(content), 0
-    if at > 80:
+    head = content[:at].strip("*_# ")
+    if at > 80 or not _SPECIAL.search(head) or not _HEADING.fullmatch(head):
         return None
-    words = words_of(content[:at])
+    words = words_of(head)
     rest = content[at + width :].strip()
     if not words or len(words) > 9:
         return None
@@ -228,6 +243,12 @@ def is_short_name(name: str) -> bool:
     if not 0 < len(words) <= 6 or len(name) > 60 or name.endswith((".", "!", "?", "。", ",")):
         return False
     return all(word in _SMALL_WORDS or not word[0].islower() for word in words)
+
+
+def is_phrase(name: str) -> bool:
+    """Whether a phrase may be a name typed in passing ("small brown dog"): few words, and not "he says"."""
+    words = words_of(name)
+    return 0 < len(words) <= 4 and words[0] not in _PRONOUNS
 
 
 def is_label(name: str) -> bool:

@@ -11,10 +11,13 @@ from typing import Literal
 
 from raccoon_datamodules.paragraph_lines import (
     COLONS,
+    SENTENCE_ENDS,
     Line,
     heading_of,
     is_chatter,
     is_label,
+    is_phrase,
+    is_plain,
     is_short_name,
     open_up,
     read_line,
@@ -43,19 +46,25 @@ def read_paragraph(text: str) -> tuple[str, list[tuple[str, str]], list[str]]:
 
     Names are clean, not empty, free of ``": "`` and unique regardless of case, so that a paragraph can be made of them.
     """
-    notes: list[str] = []
-    lines = [read_line(number, raw) for number, raw in enumerate(split_lines(text), 1)]
-    filled = [line for line in lines if line.content]
+    raws = split_lines(text)
+    filled = [number for number, raw in enumerate(raws, 1) if one_line(raw)]
     if not filled:
         return "", [], ["the text is empty"]
-    if len(filled) == 1:
-        opened = open_up(filled[0].content)
-        if len(opened) > 1:
-            notes.append("the text is on one line; it was cut at its headings and numbers")
-            lines = [read_line(filled[0].number, raw) for raw in opened]
-    reader = _Reader(notes)
-    for line, following in zip(lines, [*lines[1:], None], strict=True):
-        reader.read(line, following)
+    reader = _Reader()
+    opened = open_up(one_line(raws[filled[0] - 1])) if len(filled) == 1 else []
+    if len(opened) > 1:
+        reader.notes.append("the text is on one line; it was cut at its headings and numbers")
+        raws, numbers = opened, [filled[0]] * len(opened)
+    else:
+        numbers = list(range(1, len(raws) + 1))
+    next_filled = [*filled[1:], 0]
+    places = dict(zip(filled, next_filled, strict=True))
+    for number, raw in zip(numbers, raws, strict=True):
+        if raw and not reader.read_plain(number, raw):
+            after = places.get(number, 0) if not opened else 0
+            reader.read(read_line(number, raw), raws[after - 1] if after else "")
+        elif not raw:
+            reader.after_blank = True
         if reader.is_finished:
             break
     return reader.finish()
@@ -64,8 +73,8 @@ def read_paragraph(text: str) -> tuple[str, list[tuple[str, str]], list[str]]:
 class _Reader:
     """The state of one reading: before the description, in it, or in the objects."""
 
-    def __init__(self, notes: list[str]) -> None:
-        self.notes = notes
+    def __init__(self) -> None:
+        self.notes: list[str] = []
         self.state: Literal["start", "description", "objects"] = "start"
         self.description: list[str] = []
         self.has_video_heading = False
@@ -74,22 +83,44 @@ class _Reader:
         self.style: Literal["number", "bullet", "plain"] | None = None
         self.after_blank = False
         self.is_finished = False
-        self.last: Line | None = None
+        self.last_number = 0
+        self.num_left_out = 0
+        self.has_sub_bullets = False
 
-    def read(self, line: Line, following: Line | None) -> None:
-        """Take one line; ``following`` is the next one, of which only the kind matters."""
+    def read_plain(self, number: int, raw: str) -> bool:
+        """Take a line that can only be more of what came before; False if it may be anything else.
+
+        Most lines of a long text are of this kind, and they need none of the patterns.
+        """
+        if self.after_blank or not is_plain(raw):
+            return False
+        if self.state == "objects":
+            if not self.objects:
+                return False
+            self.objects[-1].parts.append(raw)
+        elif self.description:
+            self.description.append(raw)
+        else:
+            return False
+        self.last_number = number
+        return True
+
+    def read(self, line: Line, following: str) -> None:
+        """Take one line; ``following`` is the next line that is not empty, as it stands, of which the kind matters."""
         if not line.content:
             self.after_blank = True
             return
         if line.is_rule:
             return
-        self.last = line
+        self.last_number = line.number
+        before = self.num_left_out
         if not self._read_heading(line):
             if self.state == "objects":
                 self._read_in_objects(line, following)
             else:
                 self._read_in_description(line, following)
-        self.after_blank = False
+        # What follows talk is likely to be talk as well.
+        self.after_blank = self.num_left_out > before
 
     def _read_heading(self, line: Line) -> bool:
         """Take a heading line; False if it is none, or none here."""
@@ -118,22 +149,21 @@ class _Reader:
                 self.notes.append(f"line {line.number}: a second list of objects; it was added to the first")
             self.has_object_heading = True
             self.state = "objects"
-        self.after_blank = False
         if rest:
             inner = read_line(line.number, rest)
             if kind == "video":
                 self._add_description(inner)
             elif name_key(rest).strip(" .") not in {"none", "n/a", "no objects"}:
-                self._read_in_objects(inner, None)
+                self._read_in_objects(inner, "")
         return True
 
-    def _read_in_description(self, line: Line, following: Line | None) -> None:
+    def _read_in_description(self, line: Line, following: str) -> None:
         if self._starts_objects(line):
             self.state = "objects"
             self._start_object(line)
             return
-        is_followed_by_list = following is not None and following.is_marked
-        if line.content.endswith(COLONS) and is_followed_by_list and len(line.content) < 120:
+        is_announcement = line.content.endswith(COLONS) and read_line(0, following).is_marked
+        if is_announcement and len(line.content) < 120:
             # "These are the objects I see:" before a list is a heading in other words.
             self._leave_out(line.number, line.content)
             self.state = "objects"
@@ -164,7 +194,7 @@ class _Reader:
             return words <= LONGEST_NAME
         return is_short_name(split[0]) and not is_label(split[0])
 
-    def _read_in_objects(self, line: Line, following: Line | None) -> None:
+    def _read_in_objects(self, line: Line, following: str) -> None:
         current = self.objects[-1] if self.objects else None
         if line.number_text:
             is_nested = current is not None and self.style == "number" and self._is_deeper(line, self.objects[0].line)
@@ -181,36 +211,49 @@ class _Reader:
             is_sibling = self.style == "bullet" and not self._is_deeper(line, self.objects[0].line)
             if is_first or (is_sibling and (split is None or not is_label(split[0]))):
                 self._start_object(line)
-            else:
+            elif not self._read_addition(line, split, is_item=True):
                 self._continue(line)
             return
         self._read_unmarked(line, following, current)
 
-    def _read_unmarked(self, line: Line, following: Line | None, current: _Found | None) -> None:
+    def _read_unmarked(self, line: Line, following: str, current: _Found | None) -> None:
         split = split_name(line.rest)
-        is_heading_like = following is not None and following.is_marked and line.content.endswith(COLONS)
+        is_heading_like = line.content.endswith(COLONS) and read_line(0, following).is_marked
         is_talk = is_chatter(line.content, at_start=False) or (current is None and is_heading_like)
         if is_talk and (self.after_blank or current is None or line.content[0] in "(*_"):
             self._leave_out(line.number, line.content)
             return
-        looks_like_object = (
-            split is not None
-            and is_short_name(split[0])
-            and not is_label(split[0])
-            and not (current is not None and self._is_deeper(line, self.objects[0].line))
-        )
         is_emphasised = line.hash != "" or (split is not None and line.rest.startswith("**") and not split[1])
-        if self.style in (None, "plain") and (looks_like_object or is_emphasised):
-            self._start_object(line)
-        elif looks_like_object and split is not None and (split[1] or is_emphasised):
-            self.notes.append(f"line {line.number}: has no number; read as the object {clean_name(split[0])!r}")
+        is_named = split is not None and is_short_name(split[0]) and not is_label(split[0])
+        if self.style in (None, "plain") and (is_named or is_emphasised):
             self._start_object(line)
         elif current is None:
             self._leave_out(line.number, line.content, why="no object was begun")
-        else:
+        elif not self._read_addition(line, split, is_item=is_emphasised or is_named):
             if self.after_blank and current.parts:
                 self.notes.append(f"line {line.number}: stands apart; read as more about {current.name!r}")
+            elif split is not None and split[1] and is_phrase(split[0]):
+                self.notes.append(f"line {line.number}: has no number; read as more about {current.name!r}")
             self._continue(line)
+
+    def _read_addition(self, line: Line, split: tuple[str, str] | None, *, is_item: bool) -> bool:
+        """Take a line that a user added to a list without the list's mark; False if it is none.
+
+        It names something, and it does not stand deeper than the list. Unless it looks like an item (capitals, a
+        bullet), the description before it must have ended a sentence; under a bullet there must be one.
+        """
+        if split is None or is_label(split[0]) or self._is_deeper(line, self.objects[0].line):
+            return False
+        said = self.objects[-1].parts[-1].rstrip() if self.objects[-1].parts else ""
+        if line.bullet and (not said or self.has_sub_bullets):
+            self.has_sub_bullets = True
+            return False
+        if not is_item and not (said.endswith(SENTENCE_ENDS) and is_phrase(split[0])):
+            return False
+        mark = "number" if self.style == "number" else "bullet"
+        self.notes.append(f"line {line.number}: has no {mark}; read as the object {clean_name(split[0])!r}")
+        self._start_object(line)
+        return True
 
     def _is_deeper(self, line: Line, first: Line) -> bool:
         return line.indent >= first.indent + 2
@@ -225,6 +268,7 @@ class _Reader:
 
     def _start_object(self, line: Line) -> None:
         split = split_name(line.rest)
+        self.has_sub_bullets = False
         if self.style is None:
             self.style = "number" if line.number_text else "bullet" if line.bullet else "plain"
         if split is None and line.is_object_word and not is_short_name(line.rest):
@@ -243,6 +287,7 @@ class _Reader:
         self.objects.append(_Found(line, name, [rest] if rest else []))
 
     def _leave_out(self, number: int, content: str, *, why: str = "") -> None:
+        self.num_left_out += 1
         shown = one_line(content)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         self.notes.append(f"line {number}: left out {shown!r}" + (f", {why}" if why else ""))
@@ -251,8 +296,8 @@ class _Reader:
         """Return what was read: missing parts noted, equal names told apart."""
         tail = name_key(self.description[-1]) if len(self.description) > 1 and not self.objects else ""
         headings = ("object descriptions", "identified object names and descriptions")
-        if self.last is not None and len(tail) >= 3 and any(heading.startswith(tail) for heading in headings):
-            self._leave_out(self.last.number, self.description.pop(), why="the text seems cut off here")
+        if len(tail) >= 3 and any(heading.startswith(tail) for heading in headings):
+            self._leave_out(self.last_number, self.description.pop(), why="the text seems cut off here")
         description = one_line(" ".join(self.description))
         if not description:
             self.notes.append("there is no description of the video")
@@ -269,20 +314,20 @@ class _Reader:
         unique: dict[str, tuple[str, str]] = {}
         # Every name in the text is taken, so that a made-up one never collides with one that follows.
         taken = {name_key(found.name) for found in self.objects}
-        originals: dict[str, list[str]] = {}
+        originals: dict[str, set[str]] = {}
         next_number: dict[str, int] = {}
         for found in self.objects:
             key, name, line = name_key(found.name), found.name, found.line.number
             description = one_line(" ".join(found.parts))
             if not description:
-                is_last = self.last is not None and found.line.number == self.last.number
+                is_last = found.line.number == self.last_number
                 cut = "; the text may be cut off here" if is_last and not found.line.ends_with_colon else ""
                 self.notes.append(f"line {line}: {name!r} has no description{cut}")
-            said = originals.setdefault(key, [])
+            said = originals.setdefault(key, set())
             if description in said:
                 self.notes.append(f"line {line}: {name!r} is repeated word for word; read once")
                 continue
-            said.append(description)
+            said.add(description)
             if key in unique:
                 number = next_number.get(key, 2)
                 while name_key(f"{name} ({number})") in taken:
