@@ -159,10 +159,10 @@ def _source_file(recorded: Mapping[str, Any], sidecar: Path, source: str | Path 
 
 
 def _read_again(path: Path, recorded: Mapping[str, Any]) -> Video:
-    """Read the recorded frames: the stretch of time they span, evenly if they are evenly spaced, and of it those."""
+    """Read the stretch of time that the recorded frames span, as sparsely as can be, and take those frames of it."""
     indices = indices_from_json(recorded["frame_indices"])
     steps = np.diff(indices)
-    step = int(steps[0]) if len(steps) and (steps == steps[0]).all() else 1
+    step = max(1, int(np.gcd.reduce(steps))) if len(steps) else 1
     first, last = recorded["time_span"]
     decoder = cast(Any, recorded["decoder"] or "auto")
     video = Video.read(path, start=first, end=float(np.nextafter(last, np.inf)), stride=step, decoder=decoder)

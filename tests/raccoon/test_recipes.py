@@ -196,7 +196,7 @@ def test_check_refuses_a_method_that_is_none_such():
 
 def test_an_unknown_recipe_lists_the_names_and_the_nearest():
     with pytest.raises(FileNotFoundError, match=r"did you mean 'pipeline/classical'\?; the recipes are .*pipeline/cl"):
-        recipes.locate("pipeline/clasical")
+        recipes.locate("pipeline/classica")
 
 
 def test_a_folder_is_no_recipe(tmp_path):
