@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ from raccoon.models import propagation
 from raccoon.models.propagation import MedianTeleaPainter
 from raccoon_datamodules.video import Video
 
-DATA = Path(__file__).resolve().parents[2] / "../shared/data"
+DATA = Path(os.environ.get("RACCOON_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 
 
 def request(frames, mask, **changes):
@@ -217,8 +218,7 @@ def test_settings_that_mean_nothing_are_refused(build, message):
         build()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "clips").is_dir(), reason="needs the test clips in ../shared/data")
+@pytest.mark.skipif(not (DATA / "clips").is_dir(), reason="needs the test clips in ../shared/data or RACCOON_TEST_DATA")
 def test_on_real_clouds_it_comes_near_the_hidden_background():
     video = Video.read(DATA / "clips/sea-clouds.mp4", max_frames=60)
     mask = np.zeros(video.frames.shape[:3], np.uint8)
@@ -226,6 +226,13 @@ def test_on_real_clouds_it_comes_near_the_hidden_background():
         mask[f, 120:300, 10 * f : 10 * f + 160] = 1
     frames = video.frames.copy()
     frames[mask == 1] = (200, 30, 30)
-    error = MedianTeleaPainter().paint(request(frames, mask))[mask == 1].astype(float) - video.frames[mask == 1]
-    # Clouds drift, so 40 dB and not infinity; Telea alone stays near 20.
-    assert 10 * np.log10(255**2 / (error**2).mean()) > 38
+
+    def psnr(window):
+        error = (
+            MedianTeleaPainter(window).paint(request(frames, mask))[mask == 1].astype(float) - video.frames[mask == 1]
+        )
+        return 10 * np.log10(255**2 / (error**2).mean())
+
+    # The clouds drift: nearby moments know better than the whole clip.
+    assert psnr(10) > 36
+    assert psnr(10) > psnr(None) + 3
