@@ -5,14 +5,26 @@ Letters, everywhere in this project: **B** batch, **F** frames, **C** channels, 
 **L** text tokens.
 
 Masks, everywhere in this project: **1 = edit here**, 0 = keep. Adapters to other conventions convert at their border.
+
+The batches are slotted but not frozen: Lightning moves a batch to a device, and casts it under FSDP and in half
+precision, by assigning each field of a copy, and refuses a frozen dataclass. Treat them as values all the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+T = TypeVar("T", "V2PBatch", "P2VBatch")
 
-@dataclass(frozen=True, slots=True)
+
+def _pinned(batch: T) -> T:
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    pinned: dict[str, Any] = {name: value.pin_memory() for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(batch, **pinned)
+
+
+@dataclass(slots=True)
 class V2PBatch:
     """What the describer trains on (paper, section 3.3, "MLLM Instructional Fine-tuning").
 
@@ -44,8 +56,12 @@ class V2PBatch:
             given = "both" if self.frames is not None else "neither"
             raise ValueError(f"a V2PBatch needs exactly one of frames and grid, got {given}")
 
+    def pin_memory(self) -> "V2PBatch":
+        """The batch in page-locked memory; called by torch's DataLoader."""
+        return _pinned(self)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class P2VBatch:
     """What the painter trains on (paper, section 3.3, "Video Diffusion Model Fine-tuning").
 
@@ -63,3 +79,7 @@ class P2VBatch:
     task: list[str]
     key: list[str]
     ordinal: Tensor
+
+    def pin_memory(self) -> "P2VBatch":
+        """The batch in page-locked memory; called by torch's DataLoader."""
+        return _pinned(self)
