@@ -253,3 +253,16 @@ def test_visual_tokens_of_a_grid_without_a_batch_are_refused():
 def test_cluster_masks_of_a_batch_are_refused():
     with pytest.raises(ValueError, match="take one clip of a batch"):
         cluster_masks(torch.zeros(3, 4, 4), torch.zeros(2, 3, 5, 6, dtype=torch.bool))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_pools_like_the_cpu_for_the_same_superpixels():
+    grid, frames, labels, count = clips(num_frames=4, size=(56, 84))
+    pool = MGSPooling(6, 3)
+    cpu = pool(grid, frames, labels, count)
+    gpu = pool(grid.cuda(), frames.cuda(), labels.cuda(), count, superpixel_grid=SlicSuperpixels(cell=7).grid(56, 84))
+    assert gpu.tokens.is_cuda
+    # A superpixel midway between two clusters may fall to either side.
+    assert (gpu.membership.cpu() == cpu.membership).float().mean() > 0.99
+    torch.testing.assert_close(gpu.tokens.cpu(), cpu.tokens, atol=0.05, rtol=0.05)
