@@ -11,6 +11,8 @@ from raccoon_datamodules.wording import is_spaceless, words_of
 
 _ITEM_NUMBER = re.compile(r"[0-9]{1,3}\.\s*")
 
+_NUMBER_KEY = "#"  # no word is compared by this
+
 
 def assign(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     """Return the pairs (row, column) with the greatest sum of scores; as many pairs as the smaller side has.
@@ -56,8 +58,8 @@ def changed_words(before: str, after: str) -> tuple[str, ...]:
     changed: list[str] = []
     for tag, i1, i2, j1, j2 in _opcodes(old, new):
         if tag != "equal":
-            changed += [f"-{_bare(piece)}" for piece, _ in old[i1:i2]]
-            changed += [f"+{_bare(piece)}" for piece, _ in new[j1:j2]]
+            changed += [f"-{_bare(piece)}" for piece, key in old[i1:i2] if key != _NUMBER_KEY]
+            changed += [f"+{_bare(piece)}" for piece, key in new[j1:j2] if key != _NUMBER_KEY]
     return tuple(changed)
 
 
@@ -74,8 +76,8 @@ def marked_words(before: str, after: str) -> tuple[list[tuple[str, bool]], list[
             old_changed[i1:i2] = [True] * (i2 - i1)
             new_changed[j1:j2] = [True] * (j2 - j1)
     return (
-        [(piece, changed) for (piece, _), changed in zip(old, old_changed, strict=True)],
-        [(piece, changed) for (piece, _), changed in zip(new, new_changed, strict=True)],
+        [(piece, changed and key != _NUMBER_KEY) for (piece, key), changed in zip(old, old_changed, strict=True)],
+        [(piece, changed and key != _NUMBER_KEY) for (piece, key), changed in zip(new, new_changed, strict=True)],
     )
 
 
@@ -91,7 +93,7 @@ def _pieces(text: str) -> list[tuple[str, str]]:
     for match in re.finditer(r"\S+\s*|\s+", text):
         chunk = match[0]
         if at_line_start and _ITEM_NUMBER.fullmatch(chunk):
-            pieces.append((chunk, "#"))
+            pieces.append((chunk, _NUMBER_KEY))
         else:
             for piece in _cut_spaceless(chunk):
                 key = " ".join(words_of(piece))

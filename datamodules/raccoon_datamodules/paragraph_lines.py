@@ -25,6 +25,7 @@ _BEGIN = re.compile(
       | [(（\[](?P<n2>\d{1,3})[)）\]]\s?[.:：]?
       | (?P<n3>\d{1,3})\s?(?:[)）、]|[.．:：](?!\d)|[-–—](?=\s))
       | (?P<n4>[①-⑳])
+      | \(?[a-z]\)(?=\s)
     )?\s?
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -204,6 +205,9 @@ def split_name(rest: str) -> tuple[str, str] | None:
                 return inside[:at], f"{inside[at + width :].strip()} {after}".strip()
             if at >= 0:
                 return inside[:at], after
+            at, width = _separator(after)
+            if after.startswith("(") and at > 0 and after[at - 1] == ")":
+                return f"{inside} {after[:at]}", after[at + width :].strip()
             return inside, after.lstrip(":：" + _DASHES).strip()
         rest = rest[len(marker) :]
     at, width = _separator(rest)

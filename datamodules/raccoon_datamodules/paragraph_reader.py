@@ -92,7 +92,7 @@ class _Reader:
 
         Most lines of a long text are of this kind, and they need none of the patterns.
         """
-        if self.after_blank or not is_plain(raw):
+        if self.after_blank or self.style == "plain" or not is_plain(raw):
             return False
         if self.state == "objects":
             if not self.objects:
@@ -163,7 +163,7 @@ class _Reader:
             self._start_object(line)
             return
         is_announcement = line.content.endswith(COLONS) and read_line(0, following).is_marked
-        if is_announcement and len(line.content) < 120:
+        if is_announcement and len(line.content) < 120 and ". " not in line.content:
             # "These are the objects I see:" before a list is a heading in other words.
             self._leave_out(line.number, line.content)
             self.state = "objects"
@@ -225,7 +225,9 @@ class _Reader:
             return
         is_emphasised = line.hash != "" or (split is not None and line.rest.startswith("**") and not split[1])
         is_named = split is not None and is_short_name(split[0]) and not is_label(split[0])
-        if self.style in (None, "plain") and (is_named or is_emphasised):
+        # A list of bare names, one a line.
+        is_bare_name = split is None and is_short_name(line.rest) and not (current is not None and current.parts)
+        if self.style in (None, "plain") and (is_named or is_emphasised or is_bare_name):
             self._start_object(line)
         elif current is None:
             self._leave_out(line.number, line.content, why="no object was begun")

@@ -315,6 +315,18 @@ MESS = {
         BOTH,
         (),
     ),
+    "bare names": (
+        f"Video Description: {SCENE}\n\nObjects:\nGiant Panda\nKeeper\n",
+        SCENE,
+        (("Giant Panda", ""), ("Keeper", "")),
+        ("line 4: 'Giant Panda' has no description", "line 5: 'Keeper' has no description"),
+    ),
+    "bold name with a bracket, letters for numbers": (
+        f"{HEAD}(a) **Giant Panda** (left): {PANDA}\nb) Keeper: {KEEPER}",
+        SCENE,
+        (("Giant Panda (left)", PANDA), ("Keeper", KEEPER)),
+        (),
+    ),
     "description over several lines": (
         "Video Description:\nA keeper\nfeeds a\n\npanda.\n\nObject Descriptions:\n1. Giant Panda: A large\n   bear.\n"
         "2. Keeper:\nA man\nin grey.",
