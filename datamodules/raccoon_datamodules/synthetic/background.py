@@ -277,7 +277,8 @@ def draw_prop(
             cx, cy = place + 0.24 * table[201 + i] / colour.aspect, 0.98 - 0.14 * (1 - abs(table[201 + i]))
             radius = 0.085 + 0.03 * abs(table[211 + i])
             colour.disc(cx, cy, radius, (36, 84, 54))
-            colour.disc(cx - 0.012, cy - 0.014, radius * 0.84, (66, 134, 76))
+            colour.disc(cx - 0.01 / colour.aspect, cy - 0.012, radius * 0.86, (58, 124, 70))
+            colour.disc(cx - 0.03 / colour.aspect, cy - 0.034, radius * 0.5, (84, 154, 84))
             cover.disc(cx, cy, radius, (255, 255, 255))
     else:
         for i in range(44):

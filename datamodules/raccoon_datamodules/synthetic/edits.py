@@ -1,15 +1,15 @@
 """Edits of a scene whose true result is known: what is asked for in words, and the scene it leads to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules.sample import EditKind, EditPrompt
 from raccoon_datamodules.synthetic.background import MEAN_COLOURS
-from raccoon_datamodules.synthetic.narrate import narrate, reference, told, with_article
+from raccoon_datamodules.synthetic.narrate import ADJECTIVES, narrate, reference, scattered, told, with_article
 from raccoon_datamodules.synthetic.render import rasterise
 from raccoon_datamodules.synthetic.vocabulary import COLOURS, DIFFICULTIES, Difficulty, colour_distance
 
@@ -22,7 +22,7 @@ _REMOVE = (
     "Take the {name} out of the scene.",
     "Make the {name} disappear.",
 )
-_ADD = ("Add {thing}.", "Insert {thing}.", "Put {thing} into the video.", "Place {thing} in the scene.")
+_ADD = ("Add {thing}.", "Insert {thing}.", "Put in {thing}.", "The video should also show {thing}.")
 _CHANGE = {
     "colour": (
         "Make the {name} {value}.",
@@ -66,8 +66,8 @@ def has_contrast(colour: str, background: str, difficulty: Difficulty) -> bool:
     return all(colour_distance(COLOURS[colour], mean) >= difficulty.contrast for mean in MEAN_COLOURS[background])
 
 
-def _choose(options: list[str], scene: "Scene", slot: str) -> str | None:
-    return options[crc32(f"{scene.seed}/edit/{slot}".encode()) % len(options)] if options else None
+def _choose(options: Sequence[str], scene: "Scene", slot: str) -> str | None:
+    return scattered(options, f"{scene.seed}/edit/{slot}") if options else None
 
 
 def _alternative(scene: "Scene", index: int, attribute: str) -> str | None:
@@ -91,12 +91,12 @@ def edits_of(scene: "Scene") -> tuple[SceneEdit, ...]:
     for index, obj in enumerate(scene.objects):
         rest = scene.without(index)
         left, name = narrate(rest), reference(obj)
-        words = str(_choose(list(_REMOVE), scene, f"{obj.uid}/remove")).format(name=name)
+        words = str(_choose(_REMOVE, scene, f"{obj.uid}/remove")).format(name=name)
         prompt = EditPrompt("remove", obj.uid, words, whole, left)
         edits.append(SceneEdit("remove", obj.uid, None, None, scene, rest, prompt))
         thing = told(scene.seed, obj).description.rstrip(".")
         thing = thing[:1].lower() + thing[1:]
-        words = str(_choose(list(_ADD), scene, f"{obj.uid}/add")).format(thing=thing)
+        words = str(_choose(_ADD, scene, f"{obj.uid}/add")).format(thing=thing)
         prompt = EditPrompt("add", obj.uid, words, left, whole)
         edits.append(SceneEdit("add", obj.uid, None, None, rest, scene, prompt))
         for attribute, templates in _CHANGE.items():
@@ -104,8 +104,10 @@ def edits_of(scene: "Scene") -> tuple[SceneEdit, ...]:
             if value is None:
                 continue
             changed = scene.with_object(index, **{attribute: value})
-            shown = with_article(reference(changed.objects[index])) if attribute == "category" else value
-            words = str(_choose(list(templates), scene, f"{obj.uid}/{attribute}/words")).format(name=name, value=shown)
+            shown = ADJECTIVES[value][0] if attribute == "pattern" else value
+            if attribute == "category":
+                shown = with_article(reference(changed.objects[index]))
+            words = str(_choose(templates, scene, f"{obj.uid}/{attribute}/words")).format(name=name, value=shown)
             prompt = EditPrompt("change", obj.uid, words, whole, narrate(changed))
             edits.append(SceneEdit("change", obj.uid, attribute, value, scene, changed, prompt))
     return tuple(edits)

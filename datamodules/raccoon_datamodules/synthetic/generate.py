@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raccoon_datamodules.sample import VplmSample
 from raccoon_datamodules.synthetic.edits import has_contrast
-from raccoon_datamodules.synthetic.motion import TRAVELLING, Course, Floats, times_of
+from raccoon_datamodules.synthetic.motion import MOTIONS_THAT_TRAVEL, Course, Floats, times_of
 from raccoon_datamodules.synthetic.render import object_poses
 from raccoon_datamodules.synthetic.scene import Scene, SceneObject
 from raccoon_datamodules.synthetic.vocabulary import SIZES, Difficulty, difficulty_named
@@ -63,7 +63,7 @@ def _course(draws: list[float], difficulty: Difficulty, *, may_come_late: bool) 
     enters_at, leaves_at = 0.0, 1.0
     if may_come_late and draws[6] < difficulty.late_entry:
         enters_at = round(0.2 + 0.3 * draws[7], 3)
-    elif kind in TRAVELLING and draws[6] > 1 - difficulty.late_entry / 2:
+    elif kind in MOTIONS_THAT_TRAVEL and draws[6] > 1 - difficulty.late_entry / 2:
         leaves_at = round(0.6 + 0.2 * draws[7], 3)
     return Course(kind, (across, down), direction, slope, draws[5], enters_at, leaves_at)
 

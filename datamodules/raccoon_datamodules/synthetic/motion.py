@@ -18,7 +18,7 @@ POP_TIME = 0.08
 """Part of the clip in which an object that does not travel grows from nothing when it appears late."""
 _OUTSIDE = 1.12
 
-TRAVELLING = ("left-to-right", "right-to-left", "rise", "fall", "diagonal", "zigzag")
+MOTIONS_THAT_TRAVEL = ("left-to-right", "right-to-left", "rise", "fall", "diagonal", "zigzag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Course:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Poses:
-    """Centre ``x``, ``y`` in fractions of the frame, ``angle`` in radians, clockwise; ``scale``; ``present``. All [F]."""
+    """Centre ``x``, ``y`` as fractions of the frame; clockwise ``angle`` (radians), ``scale``, ``present``; all [F]."""
 
     x: Floats
     y: Floats
@@ -114,7 +114,7 @@ def poses_of(course: Course, times: Floats, extent: tuple[float, float], *, roll
     elif kind == "spin":
         angle = direction * 2 * np.pi * (0.85 * t + course.phase)
     present = (times >= course.enters_at) & (times <= course.leaves_at)
-    if kind not in TRAVELLING and course.enters_at > 0:
+    if kind not in MOTIONS_THAT_TRAVEL and course.enters_at > 0:
         scale = scale * np.clip((times - course.enters_at) / POP_TIME + 0.35, 0.35, 1)
     return Poses(x=x, y=y, angle=angle, scale=scale, present=present)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
-from raccoon_datamodules.synthetic.motion import TRAVELLING
+from raccoon_datamodules.synthetic.motion import MOTIONS_THAT_TRAVEL
 
 if TYPE_CHECKING:
     from raccoon_datamodules.synthetic.scene import Scene, SceneObject
@@ -24,7 +24,7 @@ _SIZES = {
     "medium": ("medium-sized", "mid-sized", "medium-sized"),
     "large": ("large", "big", "large"),
 }
-_ADJECTIVES = {
+ADJECTIVES = {
     "plain": ("plain", "plain", "single-color"),
     "striped": ("striped", "striped", "stripy"),
     "dotted": ("dotted", "polka-dotted", "spotted"),
@@ -39,7 +39,7 @@ _WITH = {
     "zigzag": ("with zigzags", "with a zigzag pattern", "covered in zigzags"),
 }
 _MOTIONS = {
-    "still": ("stays still in the {place}", "rests in the {place}", "does not move from the {place}"),
+    "still": ("stays still {place}", "rests {place}", "stands still {place}"),
     "left-to-right": ("moves from left to right", "travels to the right", "crosses the frame from left to right"),
     "right-to-left": ("moves from right to left", "travels to the left", "crosses the frame from right to left"),
     "rise": ("rises from bottom to top", "goes up", "floats upwards through the frame"),
@@ -54,14 +54,14 @@ _MOTIONS = {
     "zigzag": ("moves in a zigzag to the {side}", "zigzags to the {side}", "goes up and down on its way to the {side}"),
     "swing": ("swings from side to side", "sways like a pendulum", "swings back and forth"),
     "approach": (
-        "comes closer in the {place}",
-        "grows as it approaches in the {place}",
-        "gets bigger in the {place} as it comes nearer",
+        "comes closer {place}",
+        "grows as it approaches {place}",
+        "gets bigger {place} as it comes nearer",
     ),
     "spin": (
-        "spins {turn} in the {place}",
-        "turns around itself {turn} in the {place}",
-        "rotates {turn} in the {place}",
+        "spins {turn} {place}",
+        "turns around itself {turn} {place}",
+        "rotates {turn} {place}",
     ),
 }
 _BACKGROUNDS = {
@@ -93,11 +93,18 @@ _PROPS = {
 _COUNTS = ("No objects", "One object", "Two objects", "Three objects")
 
 
+def scattered(options: Sequence[str], key: str) -> str:
+    """Choose one of the options by a hash of the key, the same on every machine."""
+    # A CRC alone is linear: neighbouring keys would always get different words. The product spreads its bits.
+    number = (crc32(key.encode()) * 0x9E3779B1) & 0xFFFFFFFF
+    return options[(number * len(options)) >> 32]
+
+
 def pick(options: Sequence[str], seed: int, phrasing: int, slot: str) -> str:
     """Choose one of the wordings for a slot: the first in phrasing 0, otherwise by a checksum of seed and slot."""
     if phrasing == 0:
         return options[0]
-    return options[crc32(f"{seed}/{phrasing}/{slot}".encode()) % len(options)]
+    return scattered(options, f"{seed}/{phrasing}/{slot}")
 
 
 def with_article(words: str) -> str:
@@ -116,11 +123,11 @@ def _capital(sentence: str) -> str:
 def _place(x: float, y: float) -> str:
     across = "left" if x < -0.33 else "right" if x > 0.33 else ""
     down = "upper" if y < -0.33 else "lower" if y > 0.33 else ""
-    if not across and not down:
-        return "middle"
-    if not across:
-        return "upper part" if down == "upper" else "lower part"
-    return f"{down} {across}" if down else f"{across} part"
+    if across and down:
+        return f"in the {down} {across}"
+    if across:
+        return f"on the {across}"
+    return {"upper": "at the top", "lower": "at the bottom"}.get(down, "in the middle")
 
 
 def motion_words(seed: int, obj: "SceneObject", phrasing: int, slot: str) -> str:
@@ -134,7 +141,7 @@ def motion_words(seed: int, obj: "SceneObject", phrasing: int, slot: str) -> str
         end=f"{'bottom' if course.slope > 0 else 'top'} {'right' if course.direction > 0 else 'left'}",
     )
     if course.enters_at > 0:
-        verbs = ("enters later and", "comes into view late and") if course.kind in TRAVELLING else (
+        verbs = ("enters later and", "comes into view late and") if course.kind in MOTIONS_THAT_TRAVEL else (
             "appears later and", "pops up late and"
         )  # fmt: skip
         words = f"{pick(verbs, seed, phrasing, f'{obj.uid}/{slot}/enter')} {words}"
@@ -151,7 +158,7 @@ def reference(obj: "SceneObject") -> str:
 def describe_object(seed: int, obj: "SceneObject", phrasing: int = 0) -> str:
     """Describe one object without its name: size, colour, pattern, category, motion."""
     size = pick(_SIZES[obj.size], seed, phrasing, f"{obj.uid}/size")
-    adjective = pick(_ADJECTIVES[obj.pattern], seed, phrasing, f"{obj.uid}/adjective")
+    adjective = pick(ADJECTIVES[obj.pattern], seed, phrasing, f"{obj.uid}/adjective")
     pattern = pick(_WITH[obj.pattern], seed, phrasing, f"{obj.uid}/with")
     moves = motion_words(seed, obj, phrasing, "object")
     forms = (

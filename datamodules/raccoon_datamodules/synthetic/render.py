@@ -223,6 +223,29 @@ def _shadows(
     return shade, half
 
 
+def _resampled(picture: Bytes, axis: int, places: Ints) -> Bytes:
+    """Read a picture at ``places`` (1/256 pixels, ascending) along an axis, linearly between its pixels."""
+    first, part = places >> 8, (places & 255).astype(np.uint16)
+    low: Bytes
+    high: Bytes
+    if np.all(np.diff(places) == 256):
+        # The camera only pans: two shifted views instead of two gathers.
+        views = [slice(first[0] + shift, first[-1] + 1 + shift) for shift in (0, 1)]
+        low, high = (picture[view] if axis == 0 else picture[:, view] for view in views)
+        if part[0] == 0:
+            return low
+        part = part[:1]
+    else:
+        low, high = picture.take(first, axis=axis), picture.take(first + 1, axis=axis)
+    part = part[:, None, None] if axis == 0 else part[None, :, None]
+    # At most 255 * 256 + 128: sixteen bits hold it.
+    mixed = low * (256 - part)
+    mixed += high * part
+    mixed += 128
+    mixed >>= 8
+    return mixed.astype(np.uint8)
+
+
 def _look(
     picture: NDArray[np.uint8], origin: tuple[int, int], size: tuple[int, int], scene: "Scene", times: Floats
 ) -> list[NDArray[np.uint8]]:
@@ -238,11 +261,7 @@ def _look(
             place = ((np.arange(count) + 0.5) / count - 0.5) / zoom + centre
             fixed = np.rint((place * count - 0.5 + start) * 256).astype(np.int64)
             fixed = np.clip(fixed, 0, (picture.shape[axis] - 1) * 256 - 1)
-            first, part = fixed >> 8, (fixed & 255).astype(np.uint16)
-            part = part[:, None, None] if axis == 0 else part[None, :, None]
-            low, high = frame.take(first, axis=axis), frame.take(first + 1, axis=axis)
-            # At most 255 * 256 + 128: sixteen bits hold it.
-            frame = ((low * (256 - part) + high * part + 128) >> 8).astype(np.uint8)
+            frame = _resampled(frame, axis, fixed)
         frames.append(frame)
     return frames
 

@@ -130,12 +130,23 @@ def sprite_of(category: str, colour: str, pattern: str, texels: int) -> NDArray[
     return _sprite.__wrapped__(category, colour, pattern, texels)
 
 
+def _box_blur(image: NDArray[np.uint8], axis: int, reach: int) -> NDArray[np.uint8]:
+    """Average 2 * reach + 1 neighbours along an axis, zero outside; in integers, unlike cv2.blur."""
+    width = 2 * reach + 1
+    pads = [(0, 0), (0, 0)]
+    pads[axis] = (reach + 1, reach)
+    sums = np.cumsum(np.pad(image, pads), axis=axis, dtype=np.int32)
+    high, low = (slice(width, None), slice(None)), (slice(0, -width), slice(None))
+    window = sums[high[:: 1 if axis == 0 else -1]] - sums[low[:: 1 if axis == 0 else -1]]
+    return ((window + width // 2) // width).astype(np.uint8)
+
+
 @lru_cache(maxsize=64)
 def shadow_of(category: str, texels: int) -> NDArray[np.uint8]:
     """Return an object's blurred coverage, uint8 [1.5 texels, 1.5 texels], over SHADOW_SPAN; shared and read-only."""
     covered = np.where(_indices(category, texels) != 0, np.uint8(255), np.uint8(0))
     covered, reach = np.pad(covered, texels // 4), max(1, texels // 20)
-    for _ in range(2):
-        covered = cv2.blur(covered, (2 * reach + 1, 2 * reach + 1))
+    for axis in (0, 1, 0, 1):
+        covered = _box_blur(covered, axis, reach)
     covered.flags.writeable = False
     return covered
