@@ -30,7 +30,7 @@ def read_layout(
     """
     notes: list[str] = []
     marks = list(_MARK.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [mark.start() for mark in marks[1:]] + [len(text)] * bool(marks)
     found: dict[int, list[str]] = {}
     order = []
     for mark, end in zip(marks, ends, strict=True):
@@ -50,10 +50,12 @@ def read_layout(
         )
     if order != sorted(order):
         notes.append("the frames are not in order; each was put where its number says")
+    last = max(int(mark[1]) for mark in marks)
     if min(found) == 0:
         notes.append("the frames are counted from 0; they were read as counted from 1")
         found = {index + 1: numbers for index, numbers in found.items()}
-    count = num_frames if num_frames is not None else min(max(found), MAX_FRAMES)
+        last += 1
+    count = num_frames if num_frames is not None else min(last, MAX_FRAMES)
     beyond = sorted(index for index in found if index > count)
     if beyond:
         notes.append(f"{_frames(beyond)} beyond the last frame, {count}; left out")

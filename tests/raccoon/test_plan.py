@@ -74,7 +74,7 @@ CASES = {
     ),
     "27 equal description, other name": (
         [DOG, MAN],
-        [DOG.replace("Brown Dog", "Hound"), MAN],
+        [HOUND, MAN],
         ["change Brown Dog -> Hound"],
     ),
     "28 brown dog to raccoon, sentence kept": (
@@ -84,7 +84,7 @@ CASES = {
     ),
     "29 rename two": (
         [DOG, CAR],
-        [DOG.replace("Brown Dog", "Hound"), CAR.replace("Car:", "Vehicle:")],
+        [HOUND, CAR.replace("Car:", "Vehicle:")],
         ["change Brown Dog -> Hound", "change Car -> Vehicle"],
     ),
     "30 description deleted": ([CAR], ["Car:"], ["change Car -> Car"]),
@@ -107,12 +107,12 @@ CASES = {
     ),
     "35 rename one, remove another": (
         [DOG, MAN],
-        [DOG.replace("Brown Dog", "Hound")],
+        [HOUND],
         ["change Brown Dog -> Hound", "remove Man"],
     ),
     "36 rename one, add another": (
         [DOG],
-        [CAR, DOG.replace("Brown Dog", "Hound")],
+        [CAR, HOUND],
         ["change Brown Dog -> Hound", "add Car"],
     ),
     # ambiguous
@@ -121,7 +121,7 @@ CASES = {
     "39 nothing said about either": (["Dog:"], ["Cat:"], None),
     "40 one clear, one not": (
         [DOG, CAR],
-        [DOG.replace("Brown Dog", "Hound").replace("brown", "black"), "Tree: An oak."],
+        [HOUND.replace("brown", "black"), "Tree: An oak."],
         None,
     ),
 }
