@@ -24,8 +24,8 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; --del: #e0535333; --ins: #2fa86033; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
-.strip { display: flex; gap: 4px; overflow-x: auto; margin-bottom: 6px }
-.strip img { height: 150px; border-radius: 4px }
+.strip { display: flex; gap: 4px; margin-bottom: 6px; align-items: stretch }
+.strip img { flex: 1 1 0; min-width: 0; height: auto; align-self: flex-start; border-radius: 4px }
 .strip b { writing-mode: vertical-rl; transform: rotate(180deg); font-size: .8rem; color: var(--muted);
   text-align: center }
 .texts { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
