@@ -1,0 +1,227 @@
+"""Measure the pooling kernels against plain torch, torch.compile and other libraries, and judge their targets.
+
+    python -m raccoon_kernels.bench --quick                  two minutes on a CPU: does everything run, is it right
+    python -m raccoon_kernels.bench --targets --out results  the cases that the targets are judged on
+    python -m raccoon_kernels.bench --ops mgs_pool --sweep frames=8,16,32,64,100 --modes fwd,bwd,full
+
+Every provider is compared with float64 first; one that is wrong is reported, not timed, and makes the exit code 1. A
+missed target is printed as a miss and leaves the exit code alone. With --out, a CSV in long format, a Markdown table
+and a plot are written, named by the device. Needs torch; triton, matplotlib, faiss and flash-kmeans are used where
+they are installed.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from .bench_cases import DTYPES, LABEL_DTYPES, MODES, OPS, Case, LabelMap, Mode, Op
+from .bench_machine import Ceilings, describe, measure_ceilings, slug
+from .bench_report import Result, console_line, plot, write_csv, write_markdown
+from .bench_run import Settings, run_case
+from .bench_targets import judge, target_cases
+
+SIZES: dict[str, dict[str, Any]] = {
+    "XS": {"num_frames": 2, "channels": 3},
+    "S": {"num_frames": 8, "channels": 3},
+    "M": {"num_frames": 32, "channels": 5},
+    "L": {"num_frames": 100, "channels": 3},
+    "L64": {"num_frames": 100, "channels": 64},
+    "XL": {"num_frames": 100, "channels": 64, "height": 480, "width": 480, "num_clusters": 30},
+}
+# What a sweep may vary, and the field of a case that it sets.
+AXES = {
+    "frames": "num_frames",
+    "pixels": "height",  # and width: frames are square here
+    "clusters": "num_clusters",
+    "overlap": "overlap",
+    "channels": "channels",
+    "dim": "dim",
+}
+# Colours with two coordinates and time: what is clustered where colours are averaged.
+_CLUSTERED_CHANNELS = {3: 6, 5: 6}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's options to a parser."""
+    parser.add_argument("--quick", action="store_true", help="sizes XS and S, one compiled case: two minutes")
+    parser.add_argument("--targets", action="store_true", help="run the cases of the targets as well, and judge them")
+    parser.add_argument("--ops", type=_names(OPS), default=OPS, help=f"comma-separated; default all: {', '.join(OPS)}")
+    parser.add_argument("--modes", type=_names(MODES), default=None, help="fwd, bwd, full (both); default fwd")
+    parser.add_argument(
+        "--sizes", type=_names(tuple(SIZES)), default=None, help=f"of {', '.join(SIZES)}; default S,M,L"
+    )
+    parser.add_argument("--dtypes", type=_names(tuple(DTYPES)), default=("fp32",), help=f"of {', '.join(DTYPES)}")
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="AXIS=V,V",
+        help=f"vary one of {', '.join(AXES)} around --base; may be given more than once",
+    )
+    parser.add_argument("--base", choices=SIZES, default="S", help="the size that --sweep varies; default S")
+    parser.add_argument("--labels", choices=LABEL_DTYPES, default=None, help="dtype of ours' labels; int64 on a CPU")
+    parser.add_argument(
+        "--label-map", choices=get_args(LabelMap), default="realistic", help="random: no locality at all"
+    )
+    parser.add_argument("--providers", default="", help="comma-separated names; default all")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--compile-sizes", default="", help="sizes that torch.compile runs at; default all")
+    parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs as well")
+    parser.add_argument("--repeats", type=int, default=None, help="timed rounds; default 10 on a CPU, 50 on a GPU")
+    parser.add_argument("--budget", type=float, default=30, help="seconds of timed rounds a case and mode, 10 at least")
+    parser.add_argument("--device", default=None, help="cpu or cuda; default cuda where there is one")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="torch's threads on a CPU; default what torch chooses"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="folder for the CSV, the Markdown table and the plot")
+    parser.add_argument("--no-plot", action="store_true", help="write no plot")
+    parser.add_argument("--commit", default=None, help="commit to report where the tree has no repository")
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_kernels.bench") -> int:
+    """Run the benchmark; returns 1 if a provider was wrong, 2 for options that do not fit together, else 0."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    arguments = parser.parse_args(given)
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a CUDA device, torch finds none; leave it out or give --device cpu")
+    if arguments.graph and device.type != "cuda":
+        parser.error("--graph needs a CUDA device, the device is a CPU; leave it out")
+    # The memory figures come from torch's profiler, which else prints two lines for every use.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    try:
+        cases = _cases(arguments, device.type)
+    except ValueError as err:
+        parser.error(str(err))
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    machine = describe(device, commit=arguments.commit)
+    ceilings = measure_ceilings(device)
+    print(
+        f"{machine.device_name}, {machine.num_threads} threads, torch {machine.torch}, triton {machine.triton}, "
+        f"commit {machine.commit}\ncopy {ceilings.copy_gbps:.1f} GB/s, matrix product {ceilings.matmul_tflops:.3g} "
+        f"TFLOP/s, one small launch {ceilings.launch_us:.2f} us",
+        flush=True,
+    )
+    results = _run(cases, arguments, device, ceilings)
+    verdicts: list[str] = []
+    if arguments.targets:
+        verdicts = [str(judgement) for judgement in judge(results, ceilings, device_type=device.type)]
+        print("\nTargets\n" + "\n".join(verdicts))
+    if arguments.out is not None:
+        stem = arguments.out / f"kernels-{slug(machine)}"
+        command = shlex.join([*shlex.split(prog), *given])
+        write_csv(results, stem.with_suffix(".csv"), machine=machine, ceilings=ceilings)
+        write_markdown(
+            results, stem.with_suffix(".md"), machine=machine, ceilings=ceilings, command=command, targets=verdicts
+        )
+        if not arguments.no_plot:
+            try:
+                plot(results, stem.with_suffix(".png"), machine=machine, ceilings=ceilings)
+            except ImportError as err:
+                print(f"no plot: {err}")
+        print(f"wrote {stem}.csv and its table")
+    wrong = [result for result in results if result.status == "wrong"]
+    if wrong:
+        print(f"\n{len(wrong)} provider(s) wrong, and not timed:", file=sys.stderr)
+        for result in wrong:
+            print(f"  {result.provider} at {result.case.op} {result.case.size}: {result.note}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _run(cases: list[Case], arguments: argparse.Namespace, device: torch.device, ceilings: Ceilings) -> list[Result]:
+    compile_sizes = {name for name in arguments.compile_sizes.split(",") if name}
+    only = tuple(name.strip() for name in arguments.providers.split(",") if name.strip())
+    default_repeats = 50 if device.type == "cuda" else 10
+    results: list[Result] = []
+    for case in cases:
+        use_compile = not arguments.no_compile and (not compile_sizes or case.size in compile_sizes)
+        settings = Settings(
+            device=device,
+            modes=arguments.modes or ("fwd",),
+            repeats=default_repeats if arguments.repeats is None else arguments.repeats,
+            budget_s=arguments.budget,
+            use_compile=use_compile and (not arguments.quick or (case.op, case.size) == ("mgs_pool", "XS")),
+            use_graph=arguments.graph,
+            only=only,
+        )
+        for result in run_case(case, settings):
+            results.append(result)
+            print(console_line(result, ceilings), flush=True)
+    return results
+
+
+def _cases(arguments: argparse.Namespace, device_type: str) -> list[Case]:
+    """Return the cases that the options ask for, each once. Raises ValueError for a sweep that makes no sense."""
+    labels = arguments.labels or ("int32" if device_type == "cuda" else "int64")
+    common = {"label_dtype": labels, "label_map": arguments.label_map}
+    cases: list[Case] = []
+    if arguments.targets:
+        cases += [case for case in target_cases(device_type) if case.op in arguments.ops]
+    sizes = arguments.sizes
+    if sizes is None and not arguments.sweep and not arguments.targets:
+        sizes = ("S", "M", "L")
+    if arguments.quick:
+        sizes = ("XS", "S")
+    for op in arguments.ops:
+        for dtype in arguments.dtypes:
+            if dtype == "u8" and op != "superpixel_mean":
+                continue
+            for size in sizes or ():
+                cases.append(_case(op, size, {"dtype": dtype, **common}))
+            for sweep in arguments.sweep:
+                axis, values = _sweep(sweep)
+                for value in values:
+                    changed = {AXES[axis]: value} | ({"width": value} if axis == "pixels" else {})
+                    name = f"{arguments.base} {axis}={value}"
+                    case = _case(op, arguments.base, {"dtype": dtype, **common, **changed})
+                    cases.append(replace(case, size=name, x_name=axis, x_value=float(value)))
+    return list(dict.fromkeys(cases))
+
+
+def _case(op: Op, size: str, changed: dict[str, Any]) -> Case:
+    shape = dict(SIZES[size])
+    if op in {"overlapping_kmeans", "pipeline"}:
+        shape["channels"] = _CLUSTERED_CHANNELS.get(shape["channels"], shape["channels"])
+    return Case(op=op, size=size, **(shape | changed))
+
+
+def _sweep(text: str) -> tuple[str, list[int]]:
+    axis, _, values = text.partition("=")
+    try:
+        numbers = [int(value) for value in values.split(",")]
+    except ValueError:
+        numbers = []
+    if axis not in AXES or not numbers:
+        raise ValueError(f"--sweep must be AXIS=NUMBER,NUMBER with an axis of {', '.join(AXES)}, got {text!r}")
+    return axis, numbers
+
+
+def _names(known: tuple[str, ...]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}, got {', '.join(unknown) or 'nothing'}")
+        return names
+
+    return parse
+
+
+__all__ = ["AXES", "SIZES", "Mode", "add_arguments", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The kernel configurations that are shipped: those that the launchers choose at the sizes this package is made for.
+
+They are not written down a second time. The launchers run on CPU tensors of the real shapes with their kernels
+replaced by recorders, and what a launch would specialise on (types, alignment, constants, warps) is read off its
+arguments. So `compile_check` compiles what a GPU would run, whatever the launchers' tables say.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from .compile_check import ShippedKernel
+
+_FRAMES, _SIDE, _CELLS, _DIM, _CLUSTERS, _OVERLAP = 2, 336, 24, 1024, 25, 6
+_SUPERPIXEL_GRID = (21, 21)
+_TYPES = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.uint8: "u8",
+    torch.bool: "i1",
+    torch.int16: "i16",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+# Kernels that stream the large inputs of their operation: those must load 128 bits at a time.
+_STREAMING = ("_pool_tokens_fwd_kernel", "_superpixel_mean_fwd_kernel")
+_DEFAULT_WARPS, _DEFAULT_STAGES = 4, 3  # triton's, where a launch names none
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """Stands in for a kernel: a launch is noted, nothing runs."""
+
+    fn: Any
+    launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        def launch(*args: Any, **constants: Any) -> None:
+            self.launches.append((self.fn, args, constants))
+
+        return launch
+
+
+def shipped_kernels() -> tuple[ShippedKernel, ...]:
+    """Return every configuration the launchers choose at 336x336 in float32, bfloat16 and uint8.
+
+    Must run without TRITON_INTERPRET, because kernels decorated for the interpreter cannot be compiled; needs triton.
+    """
+    from . import triton_kmeans, triton_mgs, triton_superpixel
+
+    kernels: dict[object, ShippedKernel] = {}
+    with _recorded(triton_superpixel, triton_mgs, triton_kmeans) as launches:
+        for setting, run in _runs(triton_superpixel, triton_mgs, triton_kmeans):
+            del launches[:]
+            run()
+            for fn, args, constants in launches:
+                kernel = _as_shipped(setting, fn, args, constants)
+                types, values = tuple(kernel.signature.items()), tuple(map(str, kernel.constexprs.items()))
+                kernels.setdefault((id(fn), types, values, kernel.divisible_by_16, kernel.num_warps), kernel)
+    return tuple(kernels.values())
+
+
+def _runs(superpixel: ModuleType, mgs: ModuleType, kmeans: ModuleType) -> Iterator[tuple[str, Callable[[], object]]]:
+    num_superpixels = _SUPERPIXEL_GRID[0] * _SUPERPIXEL_GRID[1]
+    labels = torch.zeros(_FRAMES, _SIDE, _SIDE, dtype=torch.int32)
+    for channels in (3, 64):
+        shared = torch.zeros(_FRAMES, num_superpixels, channels)
+        # uint8 is what frames are; nothing makes 64 channels of it.
+        for dtype in (torch.float32, torch.bfloat16, torch.uint8)[: 3 if channels == 3 else 2]:
+            x = torch.zeros(_FRAMES, channels, _SIDE, _SIDE, dtype=dtype)
+            name = f"{_TYPES[dtype]} C={channels}"
+            yield name, partial(superpixel.superpixel_mean_grid, x, labels, _SUPERPIXEL_GRID)
+            yield name, partial(superpixel.superpixel_mean_general, x, labels, num_superpixels)
+            if dtype.is_floating_point:
+                yield name, partial(superpixel.superpixel_mean_backward, shared, labels, dtype)
+    membership = torch.zeros(_FRAMES, num_superpixels, _CLUSTERS, dtype=torch.bool)
+    frames = (0, _FRAMES)
+    yield f"k={_CLUSTERS}", partial(mgs.grid_counts, labels, membership, (_CELLS, _CELLS), frames, frames)
+    counts = torch.zeros(_FRAMES, _CELLS, _CELLS, _CLUSTERS)
+    inverse = torch.ones(_FRAMES, _CELLS, _CELLS)
+    token_grads = torch.zeros(1, _CLUSTERS, _DIM)
+    area = (_SIDE // _CELLS) ** 2
+    for dtype in (torch.float32, torch.bfloat16):
+        features = torch.zeros(_FRAMES, _CELLS, _CELLS, _DIM, dtype=dtype)
+        for windows, weight in (("equal", None), ("ragged", inverse)):
+            name = f"{_TYPES[dtype]} d={_DIM} {windows} windows"
+            yield name, partial(mgs.pool_tokens, features, counts, weight, area, frames, True)
+            yield name, partial(mgs.pool_tokens_backward, token_grads, counts, weight, area, frames, dtype)
+    num_points = _FRAMES * num_superpixels
+    for dim in (6, 64):
+        points, first = torch.zeros(dim, num_points), torch.zeros(1, _CLUSTERS, dim)
+        clips, limits = torch.tensor([0, num_points]), torch.zeros(1)
+        overlaps = {"overlap": _OVERLAP, "update_overlap": 1}
+        yield (
+            f"D={dim}",
+            partial(kmeans.lloyd_clips, points, first, clips, limits, longest=num_points, max_iterations=1, **overlaps),
+        )
+
+
+@contextmanager
+def _recorded(*modules: ModuleType) -> Iterator[list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]:
+    launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    kept = [(m, name, obj) for m in modules for name, obj in vars(m).items() if name.endswith("_kernel")]
+    for module, name, fn in kept:
+        setattr(module, name, _Recorder(fn, launches))
+    try:
+        yield launches
+    finally:
+        for module, name, fn in kept:
+            setattr(module, name, fn)
+
+
+def _as_shipped(setting: str, fn: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> ShippedKernel:
+    """Specialise as Triton's launcher does: an integer 1 becomes a constant, a multiple of 16 is known to be one."""
+    options = {name: given[name] for name in ("num_warps", "num_stages") if name in given}
+    values = inspect.signature(fn.fn).bind(*args, **{n: v for n, v in given.items() if n not in options}).arguments
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    divisible: list[str] = []
+    for parameter in fn.params:
+        name, value = parameter.name, values[parameter.name]
+        if parameter.is_constexpr or (type(value) is int and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = "*" + _TYPES[value.dtype]
+        elif isinstance(value, int):
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0:
+                divisible.append(name)
+        else:
+            signature[name] = "fp32"
+    return ShippedKernel(
+        name=f"{fn.fn.__name__.strip('_')} {setting}",
+        fn=fn,
+        signature=signature,
+        constexprs=constants,
+        num_warps=options.get("num_warps", _DEFAULT_WARPS),
+        num_stages=options.get("num_stages", _DEFAULT_STAGES),
+        expect_wide_loads=fn.fn.__name__ in _STREAMING,
+        divisible_by_16=tuple(divisible),
+    )
