@@ -1,0 +1,274 @@
+"""What the two LightningDataModules share: sources, order, and the position that a checkpoint keeps.
+
+To Lightning the training data is one endless stream: set ``max_steps``, ``val_check_interval`` in batches and
+``check_val_every_n_epoch: null``. The position is the ordinal after the last finished optimizer step, from Lightning's
+own count of processed batches; what workers or Lightning fetched ahead is never counted. Ranks, workers and
+accumulation may change between a checkpoint and its continuation: the samples of every following step stay the same.
+"""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import lightning.pytorch as pl
+import numpy as np
+
+from raccoon_datamodules.faults import FaultLog, Loaded
+from raccoon_datamodules.loader import OrderedLoader, OrderedSamples, Place, endless, once
+from raccoon_datamodules.order import MixedOrder, Order, SampleOrder, SampleRef, draw
+from raccoon_datamodules.sources import ShardSource, Source
+from raccoon_datamodules.tasks import Choice, choose
+from raccoon_datamodules.view import SampleView
+
+E = TypeVar("E")
+B = TypeVar("B")
+
+STATE_SCHEMA = 1
+
+Shards = str | Sequence[str] | Source
+
+
+class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
+    """Training and validation batches of VPLM samples in the run's order; a subclass makes examples and batches.
+
+    Args (keyword-only, the same in both datamodules):
+        train: a folder or http(s) address of shards, several of them, or a `Source` (synthetic scenes).
+        val: the same for validation, read once through in stored order; None = no validation.
+        tasks: weight of each task.
+        weights: weight of each of several training corpora; None = by their number of samples.
+        global_batch_size: samples of one *optimizer step*, over all ranks and accumulated batches.
+        val_batch_size: samples of one validation batch on one rank; None = those of a training batch.
+        seed: of the order and of every draw.
+        window_shards: shards that are shuffled together.
+        num_workers: processes that read and decode; 0 reads in the training process.
+        prefetch: batches each worker keeps ready.
+        pin_memory: page-locked batches, for faster copies to a GPU.
+        max_bad, max_bad_fraction, quarantine: see `FaultLog`; several ranks write one quarantine file each.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Shards,
+        val: Shards | None,
+        tasks: Mapping[str, float],
+        weights: Sequence[float] | None,
+        global_batch_size: int,
+        val_batch_size: int | None,
+        seed: int,
+        window_shards: int,
+        num_workers: int,
+        prefetch: int,
+        pin_memory: bool,
+        max_bad: int,
+        max_bad_fraction: float,
+        quarantine: str | None,
+    ) -> None:
+        super().__init__()
+        if global_batch_size < 1 or (val_batch_size is not None and val_batch_size < 1):
+            raise ValueError(f"batch sizes must be positive, got {global_batch_size} and {val_batch_size}")
+        self.seed = seed
+        self.global_batch_size = global_batch_size
+        self.val_batch_size = val_batch_size
+        self._tasks = dict(tasks)
+        self._train, self._val, self._weights = train, val, weights
+        self._window_shards = window_shards
+        self._loading = {"num_workers": num_workers, "prefetch": prefetch, "pin_memory": pin_memory}
+        self._caps = {"max_bad": max_bad, "max_bad_fraction": max_bad_fraction}
+        self._quarantine = quarantine
+        FaultLog(**self._caps)  # type: ignore[arg-type]  # wrong caps are refused now, not when the first sample fails
+        self.train_log: FaultLog | None = None
+        self._ordinal = 0
+        # (Lightning's progress, its batches processed, parts a step) when reading began at `_ordinal`.
+        self._anchor: tuple[Any, int, int] | None = None
+        self._sources: list[Source] = []
+        self._order: Order | None = None
+        self._val_source: Source | None = None
+
+    @abstractmethod
+    def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> E:
+        """The example of a chosen task; ``rng`` draws its frames and phrasing."""
+
+    @abstractmethod
+    def collate(self, loaded: list[Loaded[E]]) -> B:
+        """Examples to a batch."""
+
+    @property
+    def order(self) -> Order:
+        """The training order; opens the sources if need be."""
+        self.setup("fit")
+        assert self._order is not None
+        return self._order
+
+    @property
+    def ordinal(self) -> int:
+        """The ordinal after the last finished optimizer step: where a continued run begins."""
+        if self._anchor is None:
+            return self._ordinal
+        progress, processed, parts = self._anchor
+        return self._ordinal + (progress.total.processed - processed) // parts * self.global_batch_size
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sources that a stage needs; indexes are read, no sample is.
+
+        Raises as `Index.load`, `SampleOrder` and `MixedOrder`.
+        """
+        if stage in (None, "fit") and self._order is None:
+            self._sources = _open(self._train)
+            self._order = _order(self._sources, self._weights, seed=self.seed, window_shards=self._window_shards)
+        if stage in (None, "fit", "validate") and self._val is not None and self._val_source is None:
+            opened = _open(self._val)
+            if len(opened) != 1:
+                raise ValueError(f"validation reads one folder of shards, got {len(opened)}")
+            self._val_source = opened[0]
+        if stage == "fit" and self._anchor is not None:
+            # The same trainer goes on where it stopped; a new one begins anew (or loads a checkpoint after this).
+            self._ordinal = self.ordinal if self._anchor[0] is _progress(self.trainer) else 0
+            self._anchor = None
+
+    def train_dataloader(self) -> OrderedLoader[E, B]:
+        """The endless stream of this rank's training batches, from the position on."""
+        order = self.order
+        samples = OrderedSamples(self._sources, order, self._train_example, seed=self.seed)
+        place = self._place(training=True)
+        path = self._quarantine
+        if path is not None and place.world > 1:
+            path = f"{path}.rank{place.rank}"
+        if self.train_log is None:
+            self.train_log = FaultLog(path, **self._caps)  # type: ignore[arg-type]
+        endless(0, self.global_batch_size, place)
+        return OrderedLoader(samples, self.collate, self._begin, log=self.train_log, **self._loading)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> OrderedLoader[E, B] | list[Any]:
+        """Every validation sample once, in stored order, with the same task and frames at each validation."""
+        self.setup("validate")
+        if self._val_source is None:
+            return []
+        source = self._val_source
+        order = SampleOrder(source.shard_sizes, seed=self.seed, shuffle=False)
+        samples = OrderedSamples([source], order, self._val_example, seed=self.seed)
+        place = self._place(training=False)
+        pieces = place.world * self._place(training=True).parts
+        size = self.val_batch_size or max(1, self.global_batch_size // pieces)
+        batches = once(len(order), size, place)
+        log = FaultLog(None, **self._caps)  # type: ignore[arg-type]
+        return OrderedLoader(
+            samples,
+            self.collate,
+            lambda: iter(batches),
+            log=log,
+            length=len(batches),
+            **self._loading,  # type: ignore[arg-type]
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: schema, seed, ordinal, and (once the data is open) a fingerprint of what ordinals stand for."""
+        return {"schema": STATE_SCHEMA, "seed": self.seed, "ordinal": self.ordinal, "data": self._fingerprint()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a position. A checkpoint that is loaded for anything but training leaves the position alone.
+
+        Raises:
+            ValueError: if it is of another schema or of an order with another seed.
+        """
+        if self.trainer is not None and self.trainer.state.fn not in (None, "fit"):
+            return
+        schema, seed = state_dict.get("schema"), state_dict.get("seed")
+        if schema != STATE_SCHEMA:
+            raise ValueError(f"the checkpoint's position in the data has schema {schema!r}, expected {STATE_SCHEMA}")
+        if seed != self.seed:
+            raise ValueError(
+                f"the checkpoint's order has seed {seed}, this datamodule has {self.seed}, so its position means other "
+                f"samples; set seed to {seed} to continue the run"
+            )
+        now, then = self._fingerprint(), state_dict.get("data")
+        if now is not None and then is not None and now != then:
+            warnings.warn(
+                "the training data is not what the checkpoint was trained on; the run goes on at the same ordinal of "
+                "the new order, so samples may repeat or be left out",
+                stacklevel=2,
+            )
+        self._ordinal = int(state_dict["ordinal"])
+        self._anchor = None
+
+    def keys_of(self, ordinals: Sequence[int]) -> list[str]:
+        """The keys at ordinals, without reading a sample: what a batch held, or will hold."""
+        order = self.order
+        refs = [order.locate(ordinal) for ordinal in ordinals]
+        return [self._sources[ref.corpus].name(ref.shard, ref.sample)[1] for ref in refs]
+
+    def _fingerprint(self) -> str | None:
+        if self._order is None:
+            return None
+        weights = None if self._weights is None else [float(w) for w in self._weights]
+        return f"{'+'.join(source.fingerprint() for source in self._sources)};{weights};{self._window_shards}"
+
+    def _train_example(self, source: Source, ref: SampleRef, ordinal: int) -> E:
+        return self._example(source, ref, ordinal, "train")
+
+    def _val_example(self, source: Source, ref: SampleRef, ordinal: int) -> E:
+        return self._example(source, ref, ordinal, "val")
+
+    def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
+        choice = choose(source.suffixes(ref.shard, ref.sample), self._tasks, draw(self.seed, ordinal, f"{use}/task"))
+        view = source.view(ref.shard, ref.sample, choice.wanted)
+        return self.make_example(view, choice, draw(self.seed, ordinal, f"{use}/example"))
+
+    def _begin(self) -> Iterator[range]:
+        """Fix the position from which a new iteration reads, and what Lightning had counted by then."""
+        place = self._place(training=True)
+        self._ordinal = self.ordinal
+        progress = _progress(self.trainer)
+        self._anchor = None if progress is None else (progress, progress.total.processed, place.parts)
+        if progress is not None and self.trainer is not None and self.trainer.fit_loop.restarting:
+            _align(progress.current, place.parts)
+        return endless(self._ordinal, self.global_batch_size, place)
+
+    def _place(self, *, training: bool) -> Place:
+        if self.trainer is None:
+            return Place()
+        ranks = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        parts = self.trainer.accumulate_grad_batches if training else 1
+        return Place(ranks["rank"], ranks["num_replicas"], parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes: neither trainer nor loader state crosses over."""
+        return {**self.__dict__, "trainer": None, "_anchor": None, "train_log": None}
+
+
+def _open(shards: Shards) -> list[Source]:
+    if isinstance(shards, str):
+        return [ShardSource(shards)]
+    if isinstance(shards, Sequence):
+        if not shards:
+            raise ValueError("at least one folder of shards is needed, got an empty list")
+        return [ShardSource(place) for place in shards]
+    return [shards]
+
+
+def _order(sources: Sequence[Source], weights: Sequence[float] | None, *, seed: int, window_shards: int) -> Order:
+    orders = [
+        SampleOrder(source.shard_sizes, seed=seed, window_shards=window_shards, shuffle=not source.is_endless)
+        for source in sources
+    ]
+    if weights is not None and len(weights) != len(orders):
+        raise ValueError(f"each corpus needs one weight, got {len(orders)} corpora and {len(weights)} weights")
+    if len(orders) == 1:
+        return orders[0]
+    return MixedOrder(orders, weights or [len(order) for order in orders], seed=seed)
+
+
+def _progress(trainer: pl.Trainer | None) -> Any:
+    return None if trainer is None else trainer.fit_loop.epoch_loop.batch_progress
+
+
+def _align(current: Any, parts: int) -> None:
+    """Put Lightning's count of accumulated batches back to the last whole step, where reading begins again.
+
+    Without this a checkpoint taken between two accumulated batches, or continued with another number of them, would
+    step in the middle of a global batch ever after.
+    """
+    shift = current.ready % parts
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(current, name, getattr(current, name) - shift)

@@ -1,0 +1,281 @@
+"""Sample to training example: what the describer and the painter are shown, and what they are to answer.
+
+| task | given | asked for | source |
+|---|---|---|---|
+| describe | the clip | its paragraph | section 3.3, instruction design (1) |
+| describe_object | the clip, an object's name | ``Name: description`` | appendix, single-object captions |
+| layout | the clip *without* the object, its name and description | one box per frame | section 3.3, design (2) |
+| remove | the clip, the object's mask, ``inpainted background`` | the clip without it | section 3.3, video diffusion |
+| add | the clip without it, its boxes as mask, its words | the clip | the same |
+| change | the clip, the object's mask, its words | the clip | the same |
+
+The words are those that an edit gives the painter later, ``Name: description`` (`prompts.paint_prompt`).
+
+Which task and which object an ordinal gets is drawn from the members a sample has, before any of them is read.
+Frames are chosen uniformly (``int(i n / F)`` of n, as layouts are sampled) or one at random in each of F equal
+segments (the released training code); a clip of fewer frames repeats its last one. If an object is in none of the
+chosen frames, the frame of the segment that holds its middle appearance is exchanged for that one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from raccoon_datamodules import members, prompts
+from raccoon_datamodules.layout import Layout
+from raccoon_datamodules.masks import boxes_of, mask_of_boxes
+from raccoon_datamodules.members import MemberError, ObjectInfo, object_suffix, parse_suffix
+from raccoon_datamodules.paragraph import ObjectDescription
+from raccoon_datamodules.sample import EditKind
+from raccoon_datamodules.view import SampleView
+
+V2PTask = Literal["describe", "describe_object", "layout"]
+FrameSampling = Literal["uniform", "segments"]
+
+V2P_TASKS: tuple[str, ...] = ("describe", "describe_object", "layout")
+P2V_TASKS: tuple[str, ...] = ("remove", "add", "change")
+
+# What each task reads; for object tasks the members of that object.
+_CLIP_MEMBERS = {
+    "describe": (members.VIDEO, members.PARAGRAPH),
+    "describe_object": (members.VIDEO,),
+    "layout": (),
+    "remove": (members.VIDEO,),
+    "add": (members.VIDEO,),
+    "change": (members.VIDEO,),
+}
+_OBJECT_MEMBERS: dict[str, tuple[members.ObjectMember, ...]] = {
+    "describe": (),
+    "describe_object": ("object",),
+    "layout": ("object", "inpainted"),
+    "remove": ("object", "mask", "inpainted"),
+    "add": ("object", "mask", "inpainted"),
+    "change": ("object", "mask"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A task, the object it is about (None for ``describe``), and the members it reads."""
+
+    task: str
+    object_id: str | None
+    wanted: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class V2PExample:
+    """Frames uint8 [F, H, W, 3], the task, what is asked and the answer to learn."""
+
+    frames: NDArray[np.uint8]
+    task: V2PTask
+    instruction: str
+    answer: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class P2VExample:
+    """Target and (unmasked) condition uint8 [F, H, W, 3], edit mask uint8 {0, 1} [F, H, W], and the prompt."""
+
+    target: NDArray[np.uint8]
+    condition: NDArray[np.uint8]
+    edit_mask: NDArray[np.uint8]
+    prompt: str
+    task: EditKind
+    key: str
+
+
+def check_weights(weights: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
+    """Return task weights in a fixed order, those of weight 0 left out.
+
+    Raises:
+        ValueError: if a task is unknown, a weight is negative or not finite, or none is positive.
+    """
+    unknown = [task for task in weights if task not in tasks]
+    if unknown:
+        raise ValueError(f"unknown task {unknown[0]!r}; the tasks are {', '.join(tasks)}")
+    if not all(0 <= w < float("inf") for w in weights.values()) or not any(weights.values()):
+        raise ValueError(f"task weights must be >= 0 and one of them positive, got {dict(weights)}")
+    return {task: float(weights[task]) for task in tasks if weights.get(task)}
+
+
+def choose(suffixes: Collection[str], weights: Mapping[str, float], rng: np.random.Generator) -> Choice:
+    """Draw a task by weight among those that the sample has members for, then an object for it.
+
+    Raises:
+        MemberError: if the sample can serve none of the tasks.
+    """
+    there = set(suffixes)
+    ids = sorted({found[1] for found in map(parse_suffix, there) if found and found[1]})
+    options: dict[str, list[Choice]] = {}
+    for task in weights:
+        subjects: list[str | None] = [*ids] if _OBJECT_MEMBERS[task] else [None]
+        choices = [Choice(task, subject, _wanted(task, subject)) for subject in subjects]
+        options[task] = [choice for choice in choices if choice.wanted <= there]
+    possible = [task for task in weights if options[task]]
+    if not possible:
+        raise MemberError(
+            "members", f"none of the tasks {', '.join(weights)} can be made from {', '.join(sorted(there))}"
+        )
+    ends = np.cumsum([weights[task] for task in possible])
+    which = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
+    found = options[possible[min(which, len(possible) - 1)]]
+    return found[int(rng.random() * len(found))]
+
+
+def sample_frames(
+    num_frames: int, wanted: int, *, sampling: FrameSampling = "uniform", rng: np.random.Generator | None = None
+) -> list[int]:
+    """The numbers of ``wanted`` frames of a clip of ``num_frames``; a shorter clip repeats its last frame.
+
+    Raises:
+        ValueError: if a number is not positive, the sampling is unknown, or segments are asked for without ``rng``.
+    """
+    if num_frames < 1 or wanted < 1:
+        raise ValueError(f"frames are counted from 1, got {wanted} of {num_frames}")
+    if sampling not in ("uniform", "segments"):
+        raise ValueError(f"frame sampling must be 'uniform' or 'segments', got {sampling!r}")
+    if num_frames <= wanted:
+        return [min(i, num_frames - 1) for i in range(wanted)]
+    starts = [i * num_frames // wanted for i in range(wanted + 1)]
+    if sampling == "uniform":
+        return starts[:-1]
+    if rng is None:
+        raise ValueError("frame sampling 'segments' draws at random and needs rng")
+    return [low + int(rng.random() * (high - low)) for low, high in pairwise(starts)]
+
+
+def make_v2p(
+    view: SampleView,
+    choice: Choice,
+    *,
+    num_frames: int,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    sampling: FrameSampling = "uniform",
+) -> V2PExample:
+    """The example of a describer's task at ``num_frames`` frames of ``size`` (height, width).
+
+    A described clip's answer is one of its phrasings, drawn evenly. Raises MemberError if a member cannot be read.
+    """
+    frames = sample_frames(view.num_frames, num_frames, sampling=sampling, rng=rng)
+    if choice.task == "describe":
+        every = view.paragraphs()
+        answer = str(every[int(rng.random() * len(every))])
+        pictures = resize(_gather(view.clip, frames), size)
+        return V2PExample(pictures, "describe", prompts.DESCRIBE_ALL, answer, view.key)
+    info = view.object(_object_of(choice))
+    frames = _with_object(frames, info)
+    if choice.task == "describe_object":
+        pictures = resize(_gather(view.clip, frames), size)
+        instruction = prompts.describe_object(info.name)
+        return V2PExample(pictures, "describe_object", instruction, str(_described(info)), view.key)
+    pictures = resize(_gather(partial(view.inpainted, info.id), frames), size)
+    instruction = prompts.plan_layout(info.name, num_frames=len(frames), description=info.description)
+    return V2PExample(pictures, "layout", instruction, str(Layout(info.name, info.boxes[frames])), view.key)
+
+
+def make_p2v(
+    view: SampleView,
+    choice: Choice,
+    *,
+    num_frames: int,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    sampling: FrameSampling = "segments",
+) -> P2VExample:
+    """The example of a painter's task at ``num_frames`` frames of ``size`` (height, width).
+
+    Raises MemberError if a member cannot be read. Source: section 3.3, "Video Diffusion Model Fine-tuning".
+    """
+    frames = sample_frames(view.num_frames, num_frames, sampling=sampling, rng=rng)
+    info = view.object(_object_of(choice))
+    frames = _with_object(frames, info)
+    mask = resize_mask(view.mask(info.id, frames), size)
+    original = resize(_gather(view.clip, frames), size)
+    if choice.task == "change":
+        words = prompts.paint_prompt("change", _described(info))
+        return P2VExample(original, original, mask, words, "change", view.key)
+    background = resize(_gather(partial(view.inpainted, info.id), frames), size)
+    if choice.task == "remove":
+        return P2VExample(background, original, mask, prompts.paint_prompt("remove"), "remove", view.key)
+    boxes = mask_of_boxes(boxes_of(mask), height=size[0], width=size[1])
+    words = prompts.paint_prompt("add", _described(info))
+    return P2VExample(original, background, boxes, words, "add", view.key)
+
+
+def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames uint8 [F, H, W, 3] at another (height, width): by area where it shrinks, bilinear where it grows."""
+    height, width = size
+    if frames.shape[1:3] == (height, width):
+        return frames
+    shrinks = height * width < frames.shape[1] * frames.shape[2]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
+
+
+def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Mask uint8 {0, 1} [F, H, W] at another (height, width): 1 where any masked pixel falls into the new pixel.
+
+    So a small object never vanishes. The released code resizes bilinearly and takes what is above 0, which misses
+    pixels when it shrinks by more than two and spreads by one when it grows.
+    """
+    height, width = size
+    _, old_height, old_width = mask.shape
+    if (old_height, old_width) == (height, width):
+        return mask
+    rows, columns = _covering(old_height, height), _covering(old_width, width)
+    # Counts by whole numbers: "above 0" must not depend on rounding.
+    return (rows @ mask.astype(np.float32) @ columns.T > 0).astype(np.uint8)
+
+
+def _covering(old: int, new: int) -> NDArray[np.float32]:
+    """Which old pixels touch which new pixel along one axis: {0, 1} float32 [new, old]."""
+    i, j = np.arange(new)[:, None], np.arange(old)[None, :]
+    return ((i * old < (j + 1) * new) & (j * new < (i + 1) * old)).astype(np.float32)
+
+
+def _wanted(task: str, object_id: str | None) -> frozenset[str]:
+    of_object = [] if object_id is None else [object_suffix(kind, object_id) for kind in _OBJECT_MEMBERS[task]]
+    return frozenset([members.META, *_CLIP_MEMBERS[task], *of_object])
+
+
+def _object_of(choice: Choice) -> str:
+    if choice.object_id is None:
+        raise ValueError(f"task {choice.task} is about an object, and none was chosen")
+    return choice.object_id
+
+
+def _described(info: ObjectInfo) -> ObjectDescription:
+    return ObjectDescription(info.name, info.description)
+
+
+def _with_object(frames: list[int], info: ObjectInfo) -> list[int]:
+    """The frames, one of them exchanged if the object is in none of them."""
+    seen = np.flatnonzero(info.area)
+    if not seen.size:
+        raise MemberError(object_suffix("object", info.id), "the object is in no frame of the clip")
+    if info.area[frames].any():
+        return frames
+    middle = int(seen[seen.size // 2])
+    starts = [i * len(info.area) // len(frames) for i in range(len(frames))]
+    which = bisect_right(starts, middle) - 1
+    return [*frames[:which], middle, *frames[which + 1 :]]
+
+
+def _gather(decode: Callable[[Sequence[int]], NDArray[np.uint8]], frames: Sequence[int]) -> NDArray[np.uint8]:
+    """Decode each frame once, in rising order, and repeat those that are asked for twice."""
+    distinct = sorted(set(frames))
+    pictures = decode(distinct)
+    if distinct == list(frames):
+        return pictures
+    place = {number: i for i, number in enumerate(distinct)}
+    return pictures[[place[number] for number in frames]]
