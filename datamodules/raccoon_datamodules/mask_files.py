@@ -113,11 +113,13 @@ def read_npz(file: Path) -> dict[str, NDArray]:
         ValueError: if the file is damaged or holds Python objects.
     """
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"mask": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        # Opened here: numpy leaves the file of a damaged archive open.
+        with file.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"mask": loaded}
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as err:
         raise ValueError(f"{file} must be a mask file written by write_masks, it cannot be read: {err}") from err
 

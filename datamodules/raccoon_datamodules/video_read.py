@@ -1,7 +1,8 @@
 """Decoding: video files and in-memory clips to frames uint8 [F, H, W, 3] RGB, the way they are shown.
 
 Which decoder: ``auto`` is decord for the files on which it gives the same bits as PyAV (8-bit 4:2:0, 4:2:2, 4:4:4 and
-RGB, not rotated, nothing cut off by an edit list) and PyAV for the rest, and where decord is not installed or
+RGB, not rotated, at least 80 pixels wide, nothing
+cut off by an edit list) and PyAV for the rest, and where decord is not installed or
 fails. Times always come from `video_source.read_index`: decord's own are float32, shifted to 0, and wrong for files
 of variable rate that start late.
 
@@ -147,7 +148,11 @@ def _decode(
     pix_fmt: str,
 ) -> str:
     """Fill ``out`` with the chosen frames; return the name of the decoder that did it."""
-    if decoder == "decord" or (decoder == "auto" and _decord_fits(path, index, matrix is not None, pix_fmt)):
+    if decoder == "decord" and matrix is not None and matrix[0] * matrix[3] - matrix[1] * matrix[2] < 0:
+        raise RuntimeError(f"decord cannot read {path} (it does not mirror, as this file asks): use --decoder pyav")
+    if decoder == "decord" or (
+        decoder == "auto" and _decord_fits(path, index, matrix is not None, pix_fmt, out.shape[2])
+    ):
         try:
             _decode_decord(path, index, chosen, out)
             return "decord"
@@ -163,9 +168,10 @@ def _decode(
     return "pyav"
 
 
-def _decord_fits(path: Path, index: FrameIndex | None, is_turned: bool, pix_fmt: str) -> bool:
+def _decord_fits(path: Path, index: FrameIndex | None, is_turned: bool, pix_fmt: str, width: int) -> bool:
     # decord turns rotated pictures but fails where their rows are padded, and does not mirror.
-    if index is None or not index.plain or is_turned or pix_fmt not in _SAME_IN_BOTH:
+    # It also fails on the widths 16, 24, 48 and 72, likewise by their padding.
+    if width < 80 or index is None or not index.plain or is_turned or pix_fmt not in _SAME_IN_BOTH:
         _log.info("%s (%s) is decoded by PyAV: decord would fail or give other frames", path, pix_fmt)
         return False
     try:

@@ -14,6 +14,7 @@ before compression without, 59.9 dB with it, and the source's own luma to 0.01).
 """
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -82,9 +83,7 @@ def write_video(
     """Write a file; see `Video.write`."""
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
-        raise ValueError(
-            f"a video is written as {', '.join(_FORMATS)}, got {path.name!r}: change the ending of its name"
-        )
+        raise ValueError(f"a video is written as {', '.join(_FORMATS)}, got {path.name!r}: change its ending")
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must lie in 0 (best) to 51 (smallest), got {crf}")
     if sound_from is not None and not Path(sound_from).exists():
@@ -96,6 +95,8 @@ def write_video(
         if source != video.path:
             window = (-np.inf, np.inf)
         with open_sound(source if source is not None and source.exists() else None, shift, window) as sound:
+            if sound_from is not None and not sound.streams:
+                raise ValueError(f"the sound of {sound_from} cannot be read, it holds none: name another file")
             options = {"avoid_negative_ts": "disabled"} if suffix == ".mkv" else {"movflags": "+faststart"}
             plan = _plan(video, origin, shift, suffix, lossless, crf)
             _encode(video, str(temporary), plan, sound=sound, options=options, name=path)
@@ -198,24 +199,34 @@ def _steady() -> dict[str, str]:
 def _exact_pts(
     timestamps: NDArray[np.float64], shift: float, own: Fraction | None, fps: float
 ) -> tuple[NDArray[np.int64], Fraction]:
-    """Whole numbers and a clock 1/n that give the timestamps back bit for bit, if one of the usual clocks does.
+    """Whole numbers and a clock of 1/n s that give the timestamps back: bit for bit if a clock can, else to 1 ns.
 
-    Else a clock of a microsecond, which is at most half of one off.
+    Where none does, a clock of a microsecond, which is at most half of one off.
     """
-    rate = Fraction(fps).limit_denominator(100_000)
-    # At least 10000 ticks a second, as the mp4 writer would choose by itself.
-    clocks = [rate.numerator * (-(-10_000 // rate.numerator)), 90_000, 1_000_000]
-    if own is not None:
-        clocks.insert(0, own.denominator * (-(-10_000 // own.denominator)))
-    for clock in [clock for clock in clocks if clock < 1 << 31] + [0]:
-        time_base = Fraction(1, clock or 1_000_000)
-        pts = np.rint(timestamps * time_base.denominator).astype(np.int64)
-        if clock == 0 or np.array_equal(seconds_of(pts, time_base), timestamps):
+    # A few nanoseconds of slack: n / 29.97... and 0.5 + n / 24 are not the nearest doubles to what they mean.
+    clocks = [_clock(own.denominator)] if own is not None else []
+    clocks += [_clock(Fraction(fps).limit_denominator(100_000).numerator), 90_000]
+    common = 1
+    for time in timestamps[: None if len(timestamps) <= 10_000 else 0].tolist():
+        common = math.lcm(common, Fraction(time).limit_denominator(100_000).denominator)
+        if common >= 1 << 31:
             break
-    pts = pts - round(shift * time_base.denominator)
+    clocks = [clock for clock in (*clocks, _clock(common)) if clock < 1 << 31]
+    errors = []
+    for clock in clocks:
+        pts = np.rint(timestamps * clock).astype(np.int64)
+        errors.append(float(np.abs(seconds_of(pts, Fraction(1, clock)) - timestamps).max()))
+    fitting = [clock for limit in (0.0, 1e-9) for clock, error in zip(clocks, errors, strict=True) if error <= limit]
+    clock = fitting[0] if fitting else 1_000_000
+    pts = np.rint(timestamps * clock).astype(np.int64) - round(shift * clock)
     if (np.diff(pts) <= 0).any():
         raise ValueError("timestamps must be at least a microsecond apart to be written, these are closer")
-    return pts, time_base
+    return pts, Fraction(1, clock)
+
+
+def _clock(ticks: int) -> int:
+    """The smallest multiple of at least 10000 ticks a second, as the mp4 writer would choose by itself."""
+    return ticks * -(-10_000 // ticks)
 
 
 def _encode(
@@ -303,6 +314,5 @@ def _verify(temporary: Path, plan: _Plan, path: Path) -> None:
     tick = 0.0 if path.suffix.lower() in _MP4_SUFFIXES else 0.00051
     if index is None or len(index.pts) != len(wanted) or np.abs(index.seconds - wanted).max() > tick:
         got = "no" if index is None else len(index.pts)
-        raise OSError(
-            f"{path} was written with {got} of {len(wanted)} frames at their times; nothing was changed there"
-        )
+        text = f"{path} came out with {got} of {len(wanted)} frames at their times; nothing was changed there"
+        raise OSError(text)

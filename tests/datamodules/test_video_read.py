@@ -13,7 +13,7 @@ import pytest
 from raccoon_datamodules.video import Video, decode_clip, encode_clip, probe
 
 
-def pictures(num_frames=12, height=48, width=64):
+def pictures(num_frames=12, height=48, width=96):
     """Smooth colour fields with a moving white square: every frame and every corner differs."""
     y, x = np.mgrid[0:height, 0:width]
     frames = np.empty((num_frames, height, width, 3), dtype=np.uint8)
@@ -57,7 +57,7 @@ def make_sound(path):
 
 
 def noise(num_frames=40):
-    return np.random.default_rng(0).integers(0, 256, (num_frames, 48, 64, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (num_frames, 48, 96, 3), dtype=np.uint8)
 
 
 def difference(a, b):
@@ -116,6 +116,8 @@ def test_a_rotated_file_is_read_the_way_it_is_shown(tmp_path, rotation, turns, d
 def test_a_mirrored_file_is_read_the_way_it_is_shown(tmp_path):
     path = make(tmp_path / "mirrored.mp4", pictures(), rotation=0, flip=True)
     np.testing.assert_array_equal(Video.read(path).frames, stored(path)[:, :, ::-1])
+    with pytest.raises(RuntimeError, match="it does not mirror"):
+        Video.read(path, decoder="decord")
 
 
 def test_portrait_and_odd_sizes_are_read_whole(tmp_path):
@@ -125,7 +127,7 @@ def test_portrait_and_odd_sizes_are_read_whole(tmp_path):
 
 
 def test_ten_bit_video_is_read_by_pyav_in_true_colours(tmp_path):
-    frames = np.full((4, 48, 64, 3), (200, 120, 60), dtype=np.uint8)
+    frames = np.full((4, 48, 96, 3), (200, 120, 60), dtype=np.uint8)
     video = Video.read(make(tmp_path / "ten.mp4", frames, pix_fmt="yuv420p10le"))
     assert video.decoder == "pyav"
     assert probe(video.path).pix_fmt == "yuv420p10le"
@@ -149,7 +151,7 @@ def test_matroska_milliseconds_do_not_count_as_variable_rate(tmp_path):
 
 def test_probe_tells_what_the_file_is(plain):
     info = probe(plain)
-    assert (info.num_frames, info.height, info.width, info.fps) == (48, 48, 64, 24.0)
+    assert (info.num_frames, info.height, info.width, info.fps) == (48, 48, 96, 24.0)
     assert (info.codec, info.pix_fmt, info.rotation, info.has_sound) == ("h264", "yuv420p", 0, False)
     assert info.duration == pytest.approx(2.0)
     assert not info.is_variable_rate
@@ -185,7 +187,7 @@ def test_jumping_to_key_frames_gives_the_same_frames_as_reading_all(tmp_path, go
     path = tmp_path / "k.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=24, options={"g": gop, "x264-params": "open-gop=1"})
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = 48, 96, "yuv420p"
         for picture in pictures(60):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         container.mux(stream.encode(None))
@@ -196,9 +198,9 @@ def test_jumping_to_key_frames_gives_the_same_frames_as_reading_all(tmp_path, go
 
 
 def test_a_long_file_is_not_loaded_by_accident(plain):
-    with pytest.raises(ValueError, match=r"48 frames of 64x48.*start, end.*stride.*max_frames.*max_bytes"):
-        Video.read(plain, max_bytes=100_000)
-    assert Video.read(plain, max_bytes=100_000, max_frames=8).num_frames == 8
+    with pytest.raises(ValueError, match=r"48 frames of 96x48.*start, end.*stride.*max_frames.*max_bytes"):
+        Video.read(plain, max_bytes=150_000)
+    assert Video.read(plain, max_bytes=150_000, max_frames=8).num_frames == 8
 
 
 @pytest.mark.parametrize(
