@@ -19,8 +19,8 @@ REMOVAL_PROMPT = "inpainted background"
 
 DESCRIBE_ALL = f"""\
 Describe this video so that it could be rebuilt from your words. First write one short paragraph about the whole \
-video: its main objects, what happens, and where. Then list the significant objects, at most {MAX_OBJECTS}, each with its \
-colours, shape, clothing or surface, and what it does. Answer in this form and write nothing else:
+video: its main objects, what happens, and where. Then list the significant objects, at most {MAX_OBJECTS}, each with \
+its colours, shape, clothing or surface, and what it does. Answer in this form and write nothing else:
 {VIDEO_HEADING} <the whole video>
 
 {OBJECT_HEADING}
@@ -60,8 +60,8 @@ def plan_layout(name: str, *, num_frames: int, description: str = "") -> str:
     return (
         f"The object to be added to this video is: {wanted.name}{about}. Say where it belongs in each of {num_frames} "
         "frames taken at equal distances, so that its size, place and motion suit the scene. A box is [left, top, "
-        "right, bottom], from 0.0 to 1.0 of the frame's width and height; [0.0, 0.0, 0.0, 0.0] where the object is not to be "
-        f"seen. Answer in this form and write nothing else:\nLayouts of {wanted.name} to be added: "
+        "right, bottom], from 0.0 to 1.0 of the frame's width and height; [0.0, 0.0, 0.0, 0.0] where the object is not "
+        f"to be seen. Answer in this form and write nothing else:\nLayouts of {wanted.name} to be added: "
         "{Frame 1: [<left>, <top>, <right>, <bottom>], Frame 2: [<left>, <top>, <right>, <bottom>], ...}"
     )
 
