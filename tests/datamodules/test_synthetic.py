@@ -165,6 +165,15 @@ def test_every_motion_is_drawn_for_every_size_and_moves_unless_still(motion):
         assert (drawn.frames != drawn.frames[:1]).any() == (motion != "still")
 
 
+def test_whatever_is_said_to_spin_can_be_seen_to_spin():
+    for difficulty in LEVELS:
+        for seed in range(150):
+            scene = make_scene(seed, difficulty)
+            afters = [scene, *(edit.after for edit in scene.edits())] if seed < 40 else [scene]
+            spinning = [obj for after in afters for obj in after.objects if obj.course.kind == "spin"]
+            assert not any(obj.category == "ball" and obj.pattern == "plain" for obj in spinning)
+
+
 def test_an_object_that_comes_late_has_no_box_before():
     late = [
         (seed, i)

@@ -11,7 +11,7 @@ from raccoon_datamodules.sample import EditKind, EditPrompt
 from raccoon_datamodules.synthetic.background import MEAN_COLOURS
 from raccoon_datamodules.synthetic.narrate import ADJECTIVES, narrate, reference, scattered, told, with_article
 from raccoon_datamodules.synthetic.render import rasterise
-from raccoon_datamodules.synthetic.vocabulary import COLOURS, DIFFICULTIES, Difficulty, colour_distance
+from raccoon_datamodules.synthetic.vocabulary import COLOURS, DIFFICULTIES, Difficulty, colour_distance, shows_turning
 
 if TYPE_CHECKING:
     from raccoon_datamodules.synthetic.scene import Scene
@@ -74,14 +74,15 @@ def _alternative(scene: "Scene", index: int, attribute: str) -> str | None:
     """Choose another word for an object's attribute that keeps the scene's promises, or None if there is none."""
     obj, difficulty = scene.objects[index], DIFFICULTIES[scene.difficulty]
     others = [other for i, other in enumerate(scene.objects) if i != index]
+    turns = obj.course.kind == "spin"
     if attribute == "pattern":
-        options = [word for word in difficulty.patterns if word != obj.pattern]
+        options = [w for w in difficulty.patterns if w != obj.pattern and (not turns or shows_turning(obj.category, w))]
     elif attribute == "colour":
         taken = {other.colour for other in others} | {obj.colour}
         options = [c for c in difficulty.colours if c not in taken and has_contrast(c, scene.background, difficulty)]
     else:
         taken = {other.category for other in others} | {obj.category}
-        options = [word for word in difficulty.categories if word not in taken]
+        options = [w for w in difficulty.categories if w not in taken and (not turns or shows_turning(w, obj.pattern))]
     return _choose(options, scene, f"{obj.uid}/{attribute}")
 
 

@@ -16,7 +16,7 @@ from raccoon_datamodules.synthetic.edits import has_contrast
 from raccoon_datamodules.synthetic.motion import MOTIONS_THAT_TRAVEL, Course, Floats, times_of
 from raccoon_datamodules.synthetic.render import object_poses
 from raccoon_datamodules.synthetic.scene import Scene, SceneObject
-from raccoon_datamodules.synthetic.vocabulary import SIZES, Difficulty, difficulty_named
+from raccoon_datamodules.synthetic.vocabulary import SIZES, Difficulty, difficulty_named, shows_turning
 
 T = TypeVar("T")
 Path = tuple[Floats, Floats, Floats, NDArray[np.bool_]]
@@ -124,7 +124,8 @@ def make_scene(seed: int, difficulty: str = "easy", *, num_objects: int | None =
                 course=_course(draws[4:], level, may_come_late=number > 0),
             )
             qualifier = _qualifier(objects, candidate)
-            if qualifier is None:
+            turns = candidate.course.kind == "spin"
+            if qualifier is None or (turns and not shows_turning(candidate.category, candidate.pattern)):
                 continue
             poses = object_poses(candidate, _CHECK_TIMES, _CHECK_SIZE)
             path = (poses.x, poses.y, candidate.radius * poses.scale, poses.present)

@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 
 APPROACH = (0.8, 1.12)
 """Size of an approaching object at the start and at the end, relative to its radius."""
+SPIN = 0.5
+"""Turns of a spinning object: few enough that a star, alike every fifth of a turn, shows its sense in eight frames."""
 POP_TIME = 0.08
 """Part of the clip in which an object that does not travel grows from nothing when it appears late."""
 _OUTSIDE = 1.12
@@ -112,7 +114,7 @@ def poses_of(course: Course, times: Floats, extent: tuple[float, float], *, roll
     elif kind == "approach":
         scale = APPROACH[0] + (APPROACH[1] - APPROACH[0]) * t
     elif kind == "spin":
-        angle = direction * 2 * np.pi * (0.85 * t + course.phase)
+        angle = direction * 2 * np.pi * (SPIN * t + course.phase)
     present = (times >= course.enters_at) & (times <= course.leaves_at)
     if kind not in MOTIONS_THAT_TRAVEL and course.enters_at > 0:
         scale = scale * np.clip((times - course.enters_at) / POP_TIME + 0.35, 0.35, 1)

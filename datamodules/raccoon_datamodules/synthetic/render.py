@@ -2,8 +2,8 @@
 
 Everything random or trigonometric is rounded to fixed point before it touches a pixel, and all blending is done in
 integers, so that a scene gives the same bytes on every machine. Layers are laid from back to front: background, then
-for each object its shadow and the object, then what stands in front of the camera. An object is sampled 4 x 4 times a
-pixel. Leaving an object out leaves its shadow out as well, and nothing else changes.
+for each object its shadow and the object, then what stands in front of the camera. A pixel takes 2 x 2 samples of a
+sprite, each the sum of 2 x 2 texels. Leaving an object out leaves its shadow out as well, and nothing else changes.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
-SAMPLES = 4
+SAMPLES = 2
 SHADOW_STRENGTH = 84
 SHADOW_OFFSET = (0.16, 0.2)
 _FIX = 15
 _CHUNK = 1 << 16
-"""Samples gathered at once; what fits the second-level cache is fastest (1.9 ms a clip, against 2.8 with 1 << 20)."""
+"""Samples gathered at once: half a megabyte of texels, which a second-level cache holds."""
 _ROOM = {"approach": 1.06 * APPROACH[1], "swing": 1.16}
 """How much more than its half extent an object needs between its middle and the frame's edge."""
 _ROLLING = ("ball",)
@@ -124,7 +124,8 @@ def _affine(
     unit = texels / radius
     a, b = facing * c * unit, facing * s * unit
     d, e = -s * unit, c * unit
-    middle = span * texels
+    # A sample sums the texel it falls on and the next ones; its middle is half a texel on.
+    middle = span * texels - (0.5 if step < 1 else 0.0)
     return (
         a * step,
         b * step,
@@ -161,7 +162,7 @@ def _layers_of(scene: "Scene", obj: "SceneObject", times: Floats, size: tuple[in
     turned = float(np.max(np.abs(np.cos(poses.angle)) + np.abs(np.sin(poses.angle))))
     half = ceil(largest * min(1.05 * turned, reach_of(obj.category) + 0.07)) + 1
     side = 2 * half
-    texels = 1 << min(10, max(6, ceil(np.log2(2 * SPAN * largest * SAMPLES * 0.8))))
+    texels = 1 << min(10, max(6, ceil(np.log2(2 * SPAN * largest * 2 * SAMPLES * 0.8))))
     sprite = sprite_of(obj.category, obj.colour, obj.pattern, texels)
     left, top = np.floor(sx).astype(np.int64) - half, np.floor(sy).astype(np.int64) - half
     seen = poses.present & (left < width) & (left + side > 0) & (top < height) & (top + side > 0)
@@ -178,8 +179,8 @@ def _layers_of(scene: "Scene", obj: "SceneObject", times: Floats, size: tuple[in
         )  # fmt: skip
         fine = _gather(sprite, affine, side * SAMPLES)
         rows = fine.reshape(len(at), side, SAMPLES, -1)
-        rows = rows[:, :, 0] + rows[:, :, 1] + rows[:, :, 2] + rows[:, :, 3]
-        sums = rows[:, :, 0::4] + rows[:, :, 1::4] + rows[:, :, 2::4] + rows[:, :, 3::4]
+        rows = rows[:, :, 0] + rows[:, :, 1]
+        sums = rows[:, :, 0::2] + rows[:, :, 1::2]
         lanes = np.ascontiguousarray(sums).view(np.uint16).reshape(len(at), side, side, 4)
         lanes += 8
         lanes >>= 4

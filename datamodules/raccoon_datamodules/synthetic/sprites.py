@@ -1,9 +1,10 @@
 """One object as a small picture that is sampled with integer arithmetic.
 
 A sprite is a square of ``texels`` x ``texels`` that covers [-SPAN, SPAN] in object units. Its texels are uint64 with
-four 16-bit lanes (red, green, blue, coverage), so that sixteen of them add up without one lane reaching the next:
-supersampling is a gather, six additions and a shift, equal to the bit on every machine. The border of a sprite is zero,
-so a place outside it may be read at its border.
+four 16-bit lanes (red, green, blue, coverage), so that many of them add up without one lane reaching the next:
+supersampling is a gather, a few additions and a shift, equal to the bit on every machine. Each texel holds the sum of
+itself and its three neighbours to the right and below (0..1020), so that four samples of a pixel count like sixteen.
+The border of a sprite is zero, so a place outside it may be read at its border.
 """
 
 from functools import lru_cache
@@ -114,13 +115,15 @@ def _sprite(category: str, colour: str, pattern: str, texels: int) -> NDArray[np
     indices = _indices(category, texels)
     if pattern != "plain":
         indices = np.where(_figure(pattern, texels) & (indices == Paint.BODY), np.uint8(Paint.FIGURE), indices)
-    sprite = np.take(_lanes(palette_of(colour)), indices)
+    texel = np.take(_lanes(palette_of(colour)), indices)
+    sprite = np.zeros_like(texel)
+    sprite[:-1, :-1] = texel[:-1, :-1] + texel[:-1, 1:] + texel[1:, :-1] + texel[1:, 1:]
     sprite.flags.writeable = False
     return sprite
 
 
 def sprite_of(category: str, colour: str, pattern: str, texels: int) -> NDArray[np.uint64]:
-    """Return an object's sprite, uint64 [texels, texels], four 16-bit lanes (R, G, B, coverage) of 0..255 each.
+    """Return an object's sprite, uint64 [texels, texels], four 16-bit lanes (R, G, B, coverage) of 0..1020 each.
 
     ``texels`` is a power of two. The array is shared and read-only.
     """

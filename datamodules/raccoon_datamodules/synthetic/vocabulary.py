@@ -158,6 +158,11 @@ DIFFICULTIES: dict[str, Difficulty] = {
 }
 
 
+def shows_turning(category: str, pattern: str) -> bool:
+    """Say whether one can see such an object turn: a ball needs a pattern for it."""
+    return category != "ball" or pattern != "plain"
+
+
 def difficulty_named(name: str) -> Difficulty:
     """Look a difficulty up by name; raises ValueError, naming those there are, for any other word."""
     if name not in get_args(DifficultyName):
