@@ -88,35 +88,33 @@ def _opcodes(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> Sequence
 
 def _pieces(text: str) -> list[tuple[str, str]]:
     """Cut text into (piece, what it is compared by); the pieces join to the text."""
-    pieces: list[tuple[str, str]] = []
+    cuts: list[tuple[int, str]] = []  # where a piece begins, and its key
     at_line_start = True
     for match in re.finditer(r"\S+\s*|\s+", text):
         chunk = match[0]
         if at_line_start and _ITEM_NUMBER.fullmatch(chunk):
-            pieces.append((chunk, _NUMBER_KEY))
+            cuts.append((match.start(), _NUMBER_KEY))
         else:
-            for piece in _cut_spaceless(chunk):
-                key = " ".join(words_of(piece))
-                if key or not pieces:
-                    pieces.append((piece, key))
-                else:
-                    pieces[-1] = (pieces[-1][0] + piece, pieces[-1][1])
+            for start, end in _cut_spaceless(chunk):
+                key = " ".join(words_of(chunk[start:end]))
+                # Punctuation that stands alone belongs to the piece before it.
+                if key or not cuts:
+                    cuts.append((match.start() + start, key))
         at_line_start = "\n" in chunk
-    return pieces
+    ends = [start for start, _ in cuts[1:]] + [len(text)]
+    return [(text[start:end], key) for (start, key), end in zip(cuts, ends, strict=False)]
 
 
-def _cut_spaceless(chunk: str) -> list[str]:
-    """Cut a chunk before and after each character of a script without spaces."""
-    parts: list[str] = []
-    was_spaceless = True
-    for character in chunk:
-        now = is_spaceless(character)
-        if not parts or now or (was_spaceless and words_of(character)):
-            parts.append(character)
+def _cut_spaceless(chunk: str) -> list[tuple[int, int]]:
+    """Cut a chunk before and after each character of a script without spaces; (start, end) of each part."""
+    starts = [0]
+    was_spaceless = is_spaceless(chunk[0])
+    for index in range(1, len(chunk)):
+        now = is_spaceless(chunk[index])
+        if now or (was_spaceless and words_of(chunk[index])):
+            starts.append(index)
             was_spaceless = now
-        else:
-            parts[-1] += character
-    return parts
+    return list(zip(starts, [*starts[1:], len(chunk)], strict=True))
 
 
 def _bare(piece: str) -> str:

@@ -68,26 +68,26 @@ def words_of(text: str) -> list[str]:
     A character of a script written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word of its own,
     and so is an emoji.
     """
-    words: list[str] = []
+    words: list[list[str]] = []  # letters, joined at the end: adding to a long word would be quadratic
     is_open = False
     for character in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()):
         category = unicodedata.category(character)
         if category[0] == "M":
             # A vowel sign or accent belongs to the letter before it, also to one that stands alone.
-            if words and (is_open or _SPACELESS.match(words[-1])):
-                words[-1] += character
-        elif _SPACELESS.match(character) or category == "So":
-            words.append(character)
+            if words and (is_open or is_spaceless(words[-1][0])):
+                words[-1].append(character)
+        elif is_spaceless(character) or category == "So":
+            words.append([character])
             is_open = False
         elif category[0] in "LN":
             if is_open:
-                words[-1] += character
+                words[-1].append(character)
             else:
-                words.append(character)
+                words.append([character])
             is_open = True
         else:
             is_open = False
-    return words
+    return ["".join(word) for word in words]
 
 
 def token_f1(first: Sequence[str], second: Sequence[str]) -> float:

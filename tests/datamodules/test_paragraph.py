@@ -657,6 +657,8 @@ HOSTILE = {
     "headings": "Object Descriptions:\n" * 50_000,
     "line ends": "\n" * 1_000_000,
     "short lines": "a\n" * 300_000,
+    "one long name": "Object Descriptions:\n" + "a" * 1_000_000 + ": x",
+    "one long name in a list": "Object Descriptions:\n1. A: b.\n- " + "a" * 1_000_000 + ": x",
     "marks": "e" + "\u0301" * 300_000,
 }
 
