@@ -306,6 +306,48 @@ def test_torchcodec_that_is_not_installed_is_a_clear_error(plain, monkeypatch):
         Video.read(plain, decoder="torchcodec")
 
 
+def test_torchcodec_is_used_when_asked_but_not_on_rotated_files(tmp_path, plain, monkeypatch):
+    class Reader:
+        def __init__(self, path, dimension_order):
+            assert dimension_order == "NHWC"
+            self.frames = stored(path)
+
+        def get_frames_at(self, indices):
+            import torch
+
+            return types.SimpleNamespace(data=torch.from_numpy(self.frames[indices]))
+
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", types.SimpleNamespace(VideoDecoder=Reader))
+    video = Video.read(plain, decoder="torchcodec", stride=5)
+    assert video.decoder == "torchcodec"
+    np.testing.assert_array_equal(video.frames, Video.read(plain, decoder="pyav", stride=5).frames)
+    with pytest.raises(RuntimeError, match="is rotated, which versions of torchcodec treat differently"):
+        Video.read(make(tmp_path / "turned.mp4", pictures(3), rotation=90), decoder="torchcodec")
+    monkeypatch.setattr(Reader, "get_frames_at", lambda self, indices: 1 / 0 if not indices else [].pop())
+    with pytest.raises(RuntimeError, match="torchcodec cannot read"):
+        Video.read(plain, decoder="torchcodec")
+
+
+def test_pictures_that_change_their_size_are_refused(tmp_path):
+    path = tmp_path / "a.mpg"
+    with av.open(str(path), "w", format="mpeg2video") as container:
+        stream = container.add_stream("mpeg2video", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 48, 96, "yuv420p"
+        for picture in pictures(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    other = tmp_path / "b.mpg"
+    with av.open(str(other), "w", format="mpeg2video") as container:
+        stream = container.add_stream("mpeg2video", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 96, 112, "yuv420p"
+        for picture in pictures(4, 96, 112):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with pytest.raises(ValueError, match=r"must have one size, frame \d+ is 112x96, the first 96x48"):
+        Video.read(path, decoder="pyav")
+
+
 def test_a_file_without_packet_times_is_read_by_counting(tmp_path):
     path = make(tmp_path / "a.avi", pictures(), codec="mpeg4")
     video = Video.read(path)
