@@ -138,7 +138,7 @@ class Shard:
             name=name,
             size=size,
             sha256=sha256,
-            keys=np.array([str(key).encode("ascii") for key in keys], dtype=np.bytes_),
+            keys=np.array(keys, dtype=np.bytes_),
             suffixes=suffixes,
             first=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
             suffix=columns["suffix"],
@@ -321,6 +321,6 @@ def _column_from_json(value: Any, what: str) -> NDArray[np.integer[Any]]:
     if value["dtype"] not in ("u1", "u2", "u4", "u8"):
         raise ValueError(f"{what} must have dtype u1, u2, u4 or u8, got {value['dtype']!r}")
     try:
-        return np.frombuffer(base64.b64decode(value["base64"], validate=True), dtype=f"<{value['dtype']}")
+        return np.frombuffer(binascii.a2b_base64(value["base64"]), dtype=f"<{value['dtype']}")
     except binascii.Error as err:
         raise ValueError(f"{what} is not base64: {err}") from err

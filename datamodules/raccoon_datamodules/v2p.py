@@ -1,0 +1,125 @@
+"""`V2PDataModule`: training examples for the describer (paper, section 3.3, "MLLM Instructional Fine-tuning")."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from raccoon_datamodules.batch import V2PBatch
+from raccoon_datamodules.conversation import Conversation, Turn
+from raccoon_datamodules.datamodule import Shards, VplmDataModule
+from raccoon_datamodules.faults import Loaded
+from raccoon_datamodules.loader import OrderedLoader
+from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PExample, check_weights, make_v2p
+from raccoon_datamodules.view import SampleView
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """An example and its text as token ids."""
+
+    example: V2PExample
+    turn: Turn
+
+
+class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
+    """Descriptions of clips and of single objects, and layouts of objects to be added, as `V2PBatch` of frames.
+
+    ``conversation`` turns text into token ids; it belongs to the model's tokenizer and may be linked after construction
+    (``datamodule.conversation = ...``), before the first batch. ``tasks`` weighs "describe", "describe_object" and
+    "layout" (default: equally). ``num_frames`` frames of ``size`` (height, width) are shown, taken evenly
+    (``frame_sampling`` "uniform") or one at random from each of as many equal segments ("segments"). For the other
+    arguments see `VplmDataModule`.
+
+    Raises:
+        ValueError: if a task is unknown or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        train: Shards,
+        val: Shards | None = None,
+        *,
+        conversation: Conversation | None = None,
+        global_batch_size: int = 8,
+        num_frames: int = 16,
+        size: tuple[int, int] = (336, 336),
+        tasks: Mapping[str, float] | None = None,
+        frame_sampling: FrameSampling = "uniform",
+        weights: Sequence[float] | None = None,
+        val_batch_size: int | None = None,
+        seed: int = 0,
+        window_shards: int = 8,
+        num_workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+        max_bad: int = 10,
+        max_bad_fraction: float = 0.01,
+        quarantine: str | None = None,
+    ) -> None:
+        super().__init__(
+            train=train,
+            val=val,
+            tasks=check_weights(dict.fromkeys(V2P_TASKS, 1.0) if tasks is None else tasks, V2P_TASKS),
+            weights=weights,
+            global_batch_size=global_batch_size,
+            val_batch_size=val_batch_size,
+            seed=seed,
+            window_shards=window_shards,
+            num_workers=num_workers,
+            prefetch=prefetch,
+            pin_memory=pin_memory,
+            max_bad=max_bad,
+            max_bad_fraction=max_bad_fraction,
+            quarantine=quarantine,
+        )
+        height, width = size
+        if min(num_frames, height, width) < 1:
+            raise ValueError(f"num_frames and size must be positive, got {num_frames} frames of {height}x{width}")
+        self.conversation = conversation
+        self.num_frames = num_frames
+        self.size = (height, width)
+        self.frame_sampling: FrameSampling = frame_sampling
+
+    def train_dataloader(self) -> OrderedLoader[EncodedExample, V2PBatch]:
+        """See `VplmDataModule.train_dataloader`. Raises RuntimeError if no conversation is linked."""
+        self._linked()
+        return super().train_dataloader()
+
+    def val_dataloader(self) -> OrderedLoader[EncodedExample, V2PBatch] | list[object]:
+        """See `VplmDataModule.val_dataloader`. Raises RuntimeError if no conversation is linked."""
+        self._linked()
+        return super().val_dataloader()
+
+    def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> EncodedExample:
+        """See `tasks.make_v2p`; a text that cannot be encoded makes a bad sample."""
+        example = make_v2p(
+            view, choice, num_frames=self.num_frames, size=self.size, rng=rng, sampling=self.frame_sampling
+        )
+        return EncodedExample(example, self._linked().turn(example.instruction, example.answer))
+
+    def collate(self, loaded: list[Loaded[EncodedExample]]) -> V2PBatch:
+        """Frames to float in [0, 1], texts padded on the right to the longest."""
+        values = [one.value for one in loaded if one.value is not None]
+        texts = self._linked().collate([value.turn for value in values])
+        frames = torch.from_numpy(np.stack([value.example.frames for value in values]))
+        return V2PBatch(
+            frames=frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255.0),
+            grid=None,
+            superpixels=None,
+            input_ids=texts.input_ids,
+            labels=texts.labels,
+            attention_mask=texts.attention_mask,
+            task=[value.example.task for value in values],
+            key=[value.example.key for value in values],
+            ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
+        )
+
+    def _linked(self) -> Conversation:
+        if self.conversation is None:
+            raise RuntimeError(
+                "V2PDataModule needs a conversation (tokenizer, template, number of visual tokens) to make token ids; "
+                "pass conversation=... or set it before training"
+            )
+        return self.conversation
