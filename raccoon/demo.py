@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon.editor import Editor, EditProgress, EditRequest, EditResult, plan_of_words, write_result
-from raccoon.report import measurement_rows, write_report
+from raccoon.report import measurement_rows, write_report, write_strip
 from raccoon_datamodules.masks import read_masks, write_masks
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.synthetic import make_scene
@@ -119,7 +119,7 @@ def run_edit(
     overwrite: bool = False,
     progress: EditProgress | None = None,
 ) -> DemoOutcome:
-    """Remove the object and write edited.mp4, its sidecar and report.html into ``folder``.
+    """Remove the object; write edited.mp4, its sidecar, report.html and strip.png into ``folder``.
 
     Either ``files`` of a rendered scene, or ``video`` and ``mask`` of the user's own.
     """
@@ -147,6 +147,7 @@ def run_edit(
     extra = {} if files is None else truth_rows(result, files.truth)
     title = f"Removed: {', '.join(edit.name for edit in result.plan.edits)}"
     write_report(result, encoded, report, title=title, notes=notes, extra=extra)
+    write_strip(result, folder / "strip.png")
     return DemoOutcome(
         plan="; ".join(str(edit) for edit in result.plan.edits),
         result=out,

@@ -134,16 +134,34 @@ def write_report(
         part.write_text(page, encoding="utf-8")
 
 
+def write_strip(result: EditResult, path: Path, *, height: int = 120, count: int = 5) -> None:
+    """Write one picture: frames before, the mask outlined, above the same frames after."""
+    indices = even_indices(result.source.num_frames, count)
+    rows = (
+        strip(result.source.frames, mask=result.region, indices=indices, height=height),
+        strip(result.video.frames, indices=indices, height=height),
+    )
+    gap = 4
+    padded = [[np.pad(p, ((0, gap), (0, gap), (0, 0)), constant_values=255) for p in row] for row in rows]
+    picture = np.concatenate([np.concatenate(row, axis=1) for row in padded])[:-gap, :-gap]
+    with replacing(path, overwrite=True) as part:
+        part.write_bytes(_png(picture))
+
+
 def _strip_row(label: str, pictures: Sequence[NDArray[np.uint8]]) -> str:
     images = "".join(f"<img alt='{label}, picture {i}' src='{_data_uri(p)}'>" for i, p in enumerate(pictures, 1))
     return f"<div class=strip><b>{label}</b>{images}</div>"
 
 
 def _data_uri(picture: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(picture)).decode("ascii")
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
     done, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     if not done:
         raise RuntimeError(f"a picture of shape {picture.shape} could not be written as PNG")
-    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    return data.tobytes()
 
 
 def _texts(before: Paragraph, after: Paragraph) -> str:
