@@ -115,6 +115,7 @@ def test_no_frames_are_refused(shards):
 class Recorder(pl.LightningModule):
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.layer = torch.nn.Linear(1, 1)
         self.keys = []
 
@@ -161,6 +162,15 @@ def test_exactly_one_of_frames_and_grid_is_needed():
     for given, word in ((None, "neither"), (torch.zeros(1), "both")):
         with pytest.raises(ValueError, match=f"exactly one of frames and grid, got {word}"):
             V2PBatch(given, given, None, nothing, nothing, nothing, ["describe"], ["k"], nothing[0])
+
+
+def test_page_locking_takes_every_tensor_and_leaves_the_rest(shards, monkeypatch):
+    (batch,) = take(datamodule(shards))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = batch.pin_memory()
+    assert torch.equal(pinned.frames, batch.frames + 1)
+    assert torch.equal(pinned.ordinal, batch.ordinal + 1)
+    assert (pinned.grid, pinned.key) == (None, batch.key)
 
 
 @pytest.mark.gpu
