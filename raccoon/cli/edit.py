@@ -45,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     )
     where.add_argument("--mask-ids", metavar="1,3", help="these values of a label image are the object (default: all)")
     where.add_argument("--invert-mask", action="store_true", help="the mask marks what to keep")
+    where.add_argument("--trust-mask", action="store_true", help="do not refuse a mask that looks inverted or is full")
 
     how = parser.add_argument_group("how")
     how.add_argument("--config", default="pipeline/classical", metavar="RECIPE", help="default pipeline/classical")
@@ -155,6 +156,7 @@ def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
         plan=plan,
         masks=only if only is not None else {name: mask for name, mask in masks.items() if name is not None} or None,
         mask_paths={name or "": path for name, path in named.items()},
+        trust_masks=args.trust_mask,
         seed=args.seed,
     )
 

@@ -90,8 +90,14 @@ def prepare_step(
             "give the mask (--mask PATH)"
         )
     findings = check(mask, num_frames=video.num_frames, height=video.height, width=video.width)
-    if wrong := [finding.message for finding in findings if finding.severity == "error"]:
-        raise ValueError(f"{maker} of {edit.name!r} cannot be used: {'; '.join(wrong)}")
+    # Who edits the background on purpose has a mask that looks inverted.
+    trusted = ("inverted", "full") if request.trust_masks else ()
+    wrong = [finding for finding in findings if finding.severity == "error" and finding.code not in trusted]
+    if wrong:
+        way_out = "" if any(finding.code not in ("inverted", "full") for finding in wrong) else "; if it is meant so, "
+        way_out += "pass --trust-mask" if way_out else ""
+        messages = "; ".join(finding.message for finding in wrong)
+        raise ValueError(f"{maker} of {edit.name!r} cannot be used: {messages}{way_out}")
     # Growing closes small holes; only those that stay are worth a note.
     strange = [finding for finding in findings if finding.code != "holes"]
     if len(strange) < len(findings):

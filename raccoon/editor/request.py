@@ -64,6 +64,7 @@ class EditRequest:
     ``masks``: one for the only edit, or a mask by object name; 1 = edit here. What has none is found by the grounder or
     placed by the layout planner. ``mask_paths`` says for the record where given masks came from, by object name, or by
     "" for the one mask of the only edit.
+    ``trust_masks``: a mask that looks inverted or covers everything is only noted, not refused.
     ``layouts``, ``decisions``: see `raccoon.plan.diff`. ``size`` is the (height, width) the painter works at, None for
     its own choice; ``options`` are handed to every part.
     """
@@ -74,6 +75,7 @@ class EditRequest:
     plan: EditPlan | None = None
     masks: Masks | Mapping[str, Masks] | None = None
     mask_paths: Mapping[str, Path] = field(default_factory=dict)
+    trust_masks: bool = False
     layouts: Mapping[str, Layout] | None = None
     decisions: Mapping[str, str] | None = None
     seed: int = 0

@@ -231,6 +231,16 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == there
 
 
+def test_a_background_mask_is_used_when_it_is_said_to_be_meant_so(
+    clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*edit(clip, tmp_path / "out.mp4"), "--invert-mask"]
+    assert main(words) == 2
+    assert "--trust-mask" in said_once(capsys)
+    assert main([*words, "--trust-mask", "--set", "painter.window=4"]) == 0
+    assert "inverted" in capsys.readouterr().err
+
+
 def test_an_existing_output_is_kept_without_overwrite(
     clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
