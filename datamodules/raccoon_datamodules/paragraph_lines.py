@@ -18,14 +18,17 @@ _BEGIN = re.compile(
     r"""
     (?:>\s?)*
     (?P<bullet>[-*+•‣◦▪▫●○∙·–—]\s)?
-    (?P<hash>\#{1,6}\s?)?
+    (?P<hash>\#{1,6}(?!\d)\s?)?
     (?P<bold>\*{2,3}|__)?\s?
     (?P<number>
         (?P<word>(?:object|item)\s?\#?\s?)(?P<n1>\d{1,3})\s?(?:[:：.)]|[-–—](?=\s))(?!\d)
       | [(（\[](?P<n2>\d{1,3})[)）\]]\s?[.:：]?
       | (?P<n3>\d{1,3})\s?(?:[)）、]|[.．:：](?!\d)|[-–—](?=\s))
       | (?P<n4>[①-⑳])
+      | \#(?P<n5>\d{1,3})[.:)]?(?=\s)
+      | (?P<n6>\d)\ufe0f?\u20e3
       | \(?[a-z]\)(?=\s)
+      | [ivx]{1,4}\.(?=\s)
     )?\s?
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -145,7 +148,7 @@ def read_line(number: int, raw: str) -> Line:
     content = "\t".join(" ".join(cell.split()) for cell in visible.split("\t") if cell.strip())
     match = _BEGIN.match(content)
     assert match is not None  # every part of the pattern is optional
-    digits = match["n1"] or match["n2"] or match["n3"]
+    digits = match["n1"] or match["n2"] or match["n3"] or match["n5"] or match["n6"]
     circled = match["n4"]
     rest = content[match.end() :]
     if match["bold"]:

@@ -234,7 +234,7 @@ class _Reader:
         elif not self._read_addition(line, split, is_item=is_emphasised or is_named):
             if self.after_blank and current.parts:
                 self.notes.append(f"line {line.number}: stands apart; read as more about {current.name!r}")
-            elif split is not None and split[1] and is_phrase(split[0]):
+            elif split is not None and split[1] and is_phrase(split[0]) and not is_label(split[0]):
                 self.notes.append(f"line {line.number}: has no number; read as more about {current.name!r}")
             self._continue(line)
 
@@ -277,6 +277,9 @@ class _Reader:
             # "Object 1: A dog runs." names nothing; the number is all the name there is.
             split = (f"Object {line.value}", line.rest)
         name, rest = split if split is not None else (line.rest, "")
+        if name_key(name) in {"name", "object name", "object"} and is_phrase(rest):
+            # "Name: Dog", and "Description: ..." on a line of its own.
+            name, rest = rest, ""
         name = clean_name(name).strip("".join(COLONS)).strip()
         # The name ends at the first ": "; a name that still holds one came out of emphasis or a full-width colon.
         name, _, more = name.partition(": ")

@@ -315,6 +315,18 @@ MESS = {
         BOTH,
         (),
     ),
+    "names and descriptions on lines of their own": (
+        f"{HEAD}- Name: Giant Panda\n  Description: {PANDA}\n- Name: Keeper\n  Description: {KEEPER}",
+        SCENE,
+        BOTH,
+        (),
+    ),
+    "hashes, key caps, roman numbers": (
+        f"{HEAD}#1 Giant Panda: {PANDA}\n2\ufe0f\u20e3 Keeper: {KEEPER}\nIII. Log: Brown.",
+        SCENE,
+        (*BOTH, ("Log", "Brown.")),
+        (),
+    ),
     "bare names": (
         f"Video Description: {SCENE}\n\nObjects:\nGiant Panda\nKeeper\n",
         SCENE,
