@@ -35,7 +35,7 @@ _BEGIN = re.compile(
 )
 # Words with nothing among them that ends a name, and none that a heading or an item needs.
 _PLAIN = re.compile(r"[^\W\d_][^:：—–\t-]*")
-_SPECIAL = re.compile(r"descri|object|summar|caption|item", re.IGNORECASE)
+_SPECIAL = re.compile(r"descri|object|summary|caption|item", re.IGNORECASE)
 _HEADING = re.compile(r"[\w\s&()/-]+")
 _FENCE = re.compile(r"(?:```|~~~)[\w-]{0,20}")
 _RULE_CHARACTERS = frozenset("-*_=~`#> .…")
