@@ -123,8 +123,8 @@ def decode(
 ) -> VplmSample:
     """Read a sample back from its members (suffix to bytes); suffixes that this schema does not know are ignored.
 
-    ``objects`` names the ids to decode (None: all), ``frame_indices`` the frames (None: all); masks, boxes and clips
-    are cut alike. An edit about an object that was not asked for is kept.
+    ``objects`` names the ids to decode (None: all), ``frame_indices`` the frames, rising (None: all); masks, boxes and
+    clips are cut alike. An edit about an object that was not asked for is kept.
 
     Raises:
         MemberError: if a member is missing, damaged, of another schema, or disagrees with ``meta.json``.

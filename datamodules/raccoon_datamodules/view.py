@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ Frames = Sequence[int] | None
 
 
 class SampleView(Protocol):
-    """A sample whose parts are decoded when asked for; ``frames`` are frame numbers of the clip, None means all."""
+    """A sample whose parts are decoded when asked for; ``frames`` are rising frame numbers of the clip, None = all."""
 
     @property
     def key(self) -> str:
@@ -127,8 +128,10 @@ class MemberView:
         return self._timed(self.inpainted(object_id, frames), frames)
 
     def _check_frames(self, frames: Frames) -> None:
-        if frames is not None and not all(0 <= n < self.num_frames for n in frames):
-            raise ValueError(f"frame numbers must be in [0, {self.num_frames}), got {list(frames)}")
+        if frames is None:
+            return
+        if not all(0 <= n < self.num_frames for n in frames) or any(b <= a for a, b in pairwise(frames)):
+            raise ValueError(f"frame numbers must rise and be in [0, {self.num_frames}), got {list(frames)}")
 
     def _timed(self, pictures: NDArray[np.uint8], frames: Frames) -> Video:
         times = self.meta.timestamps if frames is None else self.meta.timestamps[list(frames)]
@@ -139,7 +142,8 @@ class MemberView:
         data = self.bytes_of(suffix)
         try:
             pictures = decode_clip(data, frame_indices=frames).frames
-        except (ValueError, OSError, RuntimeError, IndexError) as err:
+        except (ValueError, OSError, RuntimeError, LookupError, EOFError, AttributeError, MemoryError) as err:
+            # A damaged header may leave a stream without a decoder (AttributeError) or with an absurd size.
             raise MemberError(suffix, f"cannot be decoded: {err}") from err
         expected = (self.num_frames if frames is None else len(frames), self.meta.height, self.meta.width, 3)
         if pictures.shape != expected:
