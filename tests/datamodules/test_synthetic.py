@@ -317,3 +317,10 @@ def test_a_change_to_an_unknown_word_or_a_taken_name_is_refused():
         scene.with_object(0, category=other.category, colour=other.colour)
     with pytest.raises(IndexError, match="2 objects, counted from 0; there is no object 2"):
         scene.without(2)
+
+
+def test_easy_objects_are_whole_in_every_frame():
+    for seed in range(80):
+        masks = make_scene(seed).rasterise(inpainted=False).masks
+        assert not masks[..., [0, -1]].any(), seed
+        assert not masks[:, :, [0, -1]].any(), seed

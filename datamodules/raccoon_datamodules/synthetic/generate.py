@@ -24,11 +24,10 @@ Split = Literal["train", "val", "test"]
 SPLIT_SEEDS = 1_000_000_000
 """How many seeds each split has."""
 
-_TRIES = 48
+_TRIES = 16
+_ATTEMPTS = 8
 _CHECK_TIMES = times_of(12)
 _CHECK_SIZE = (64, 64)
-_APART = {"easy": (0.7, 1.0), "medium": (0.6, 0.7), "hard": (0.5, 0.4)}
-"""Two objects' distance over the sum of their radii, and the part of the time in which it holds at least."""
 
 
 def seed_of(split: str, ordinal: int) -> int:
@@ -70,12 +69,11 @@ def _course(draws: list[float], difficulty: Difficulty, *, may_come_late: bool) 
 
 def _fits(own: Path, placed: list[Path], difficulty: Difficulty) -> bool:
     """Say whether a path (x, y, radius, present, each [T]) stays far enough from the others, for long enough."""
-    distance, share = _APART[difficulty.name]
     x, y, radius, present = own
     for other_x, other_y, other_radius, other_present in placed:
-        reach, dx, dy = distance * (radius + other_radius), x - other_x, y - other_y
+        reach, dx, dy = difficulty.apart * (radius + other_radius), x - other_x, y - other_y
         close = (dx * dx + dy * dy < reach * reach) & present & other_present
-        if np.count_nonzero(close) > (1 - share) * len(close):
+        if np.count_nonzero(close) > (1 - difficulty.apart_time) * len(close):
             return False
     return True
 
@@ -90,29 +88,15 @@ def _qualifier(objects: list[SceneObject], candidate: SceneObject) -> str | None
     return candidate.size
 
 
-def make_scene(seed: int, difficulty: str = "easy", *, num_objects: int | None = None) -> Scene:
-    """Make the scene of a seed.
-
-    ``difficulty`` is "easy", "medium" or "hard"; ``num_objects`` (1 to 3) overrides the drawn number. Where three large
-    objects cannot be kept apart, fewer are shown. Raises ValueError for other difficulties, numbers or a seed below 0.
-    """
-    level = difficulty_named(difficulty)
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
-    if num_objects is not None and not 1 <= num_objects <= 3:
-        raise ValueError(f"num_objects must be 1, 2 or 3, got {num_objects}")
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0, *level.name.encode()])))
-    number_draw, *draws, light_draw = rng.random(5).tolist()
-    wanted = num_objects or 1 + int(3 * number_draw)
-    background, camera, prop = map(_one_of, (level.backgrounds, level.cameras, level.props), draws)
-    light = _one_of((1, -1), light_draw)
-    colours = [colour for colour in level.colours if has_contrast(colour, background, level)]
+def _placed(rng: np.random.Generator, level: Difficulty, colours: Sequence[str], wanted: int) -> list[SceneObject]:
+    """Draw objects one after the other that get along with each other; fewer than wanted where no place is found."""
     objects: list[SceneObject] = []
     paths: list[Path] = []
     for number in range(wanted):
         free = [c for c in colours if level.may_repeat or all(c != obj.colour for obj in objects)]
         kinds = [k for k in level.categories if level.may_repeat or all(k != obj.category for obj in objects)]
         for draws in rng.random((_TRIES, 12)).tolist():
+            # Three large objects would leave no room to move.
             size = _one_of(SIZES[:2] if wanted == 3 else SIZES, draws[0])
             candidate = SceneObject(
                 uid=f"object{number}",
@@ -133,7 +117,36 @@ def make_scene(seed: int, difficulty: str = "easy", *, num_objects: int | None =
                 objects.append(replace(candidate, qualifier=qualifier))
                 paths.append(path)
                 break
-    return Scene(seed, level.name, tuple(objects), background, camera, light, prop)
+        else:
+            break
+    return objects
+
+
+def make_scene(seed: int, difficulty: str = "easy", *, num_objects: int | None = None) -> Scene:
+    """Make the scene of a seed.
+
+    ``difficulty`` is "easy", "medium" or "hard"; ``num_objects`` (1 to 3) overrides the drawn number. Where no place
+    is found for all, fewer are shown. Raises ValueError for other difficulties, numbers or a seed below 0.
+    """
+    level = difficulty_named(difficulty)
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
+    if num_objects is not None and not 1 <= num_objects <= 3:
+        raise ValueError(f"num_objects must be 1, 2 or 3, got {num_objects}")
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0, *level.name.encode()])))
+    number_draw, *draws, light_draw = rng.random(5).tolist()
+    wanted = num_objects or 1 + int(3 * number_draw)
+    background, camera, prop = map(_one_of, (level.backgrounds, level.cameras, level.props), draws)
+    light = _one_of((1, -1), light_draw)
+    colours = [colour for colour in level.colours if has_contrast(colour, background, level)]
+    best: list[SceneObject] = []
+    for _ in range(_ATTEMPTS):
+        placed = _placed(rng, level, colours, wanted)
+        if len(placed) > len(best):
+            best = placed
+        if len(best) == wanted:
+            break
+    return Scene(seed, level.name, tuple(best), background, camera, light, prop)
 
 
 def make_sample(

@@ -84,10 +84,13 @@ PROPS = ("none", "grass", "post", "bush")
 class Difficulty:
     """What a difficulty draws from.
 
+    Easy promises more than its words: nothing has a shadow, every object is whole and covers at least 3 % of each frame
+    of a square clip, and no two share a category or a colour.
+
     ``radii`` are the half extents of a small, medium and large object, in units of the frame's scale (the square root
-    of its area; less in very long frames). ``contrast`` is the smallest CIELAB distance between an object's colour and
-    the background; ``visible_fraction`` the least part of an object that may stay visible in front of the camera where
-    the scene promises it (0 = no promise).
+    of its area; less in very long frames). ``contrast`` is the least CIELAB distance of an object's colour to the
+    background. Two objects' middles stay ``apart`` times the sum of their radii from each other for at least
+    ``apart_time`` of the clip. ``late_entry`` is the chance that an object after the first comes late.
     """
 
     name: DifficultyName
@@ -100,7 +103,8 @@ class Difficulty:
     props: tuple[str, ...]
     radii: tuple[float, float, float]
     contrast: float
-    visible_fraction: float
+    apart: float
+    apart_time: float
     has_shadows: bool
     late_entry: float
     may_repeat: bool
@@ -112,13 +116,15 @@ DIFFICULTIES: dict[str, Difficulty] = {
         categories=CATEGORIES[:6],
         colours=tuple(COLOURS)[:6],
         patterns=PATTERNS[:4],
-        motions=MOTIONS,
+        # Motions that need room are refused more often where objects are large, so they are drawn more often.
+        motions=(*MOTIONS, *("diagonal", "circle", "zigzag", "swing", "bounce") * 2),
         backgrounds=tuple(PLAIN_BACKGROUNDS),
         cameras=("static",),
         props=("none",),
         radii=(0.165, 0.2, 0.235),
         contrast=40.0,
-        visible_fraction=0.75,
+        apart=0.7,
+        apart_time=1.0,
         has_shadows=False,
         late_entry=0.0,
         may_repeat=False,
@@ -134,7 +140,8 @@ DIFFICULTIES: dict[str, Difficulty] = {
         props=("none",),
         radii=(0.11, 0.15, 0.2),
         contrast=24.0,
-        visible_fraction=0.5,
+        apart=0.6,
+        apart_time=0.7,
         has_shadows=True,
         late_entry=0.25,
         may_repeat=False,
@@ -150,7 +157,8 @@ DIFFICULTIES: dict[str, Difficulty] = {
         props=(*("none",) * 3, *PROPS[1:]),
         radii=(0.08, 0.12, 0.17),
         contrast=16.0,
-        visible_fraction=0.0,
+        apart=0.5,
+        apart_time=0.4,
         has_shadows=True,
         late_entry=0.35,
         may_repeat=True,
