@@ -185,7 +185,7 @@ def spoil(clip: dict[str, Path], tmp_path: Path, what: str) -> list[str]:
     if what == "output is the source":
         return [*edit(clip, clip["clip.mp4"]), "--overwrite"]
     if what == "recipe is unknown":
-        return [*edit(clip, out), "--config", "pipeline/clasical"]
+        return [*edit(clip, out), "--config", "pipeline/classicall"]
     if what == "key is unknown":
         return [*edit(clip, out), "--set", "editor.groww=3"]
     if what == "painter cannot add":
