@@ -30,7 +30,8 @@ _TYPES = {
     torch.int32: "i32",
     torch.int64: "i64",
 }
-# Kernels that stream the large inputs of their operation: those must load 128 bits at a time.
+# Kernels that stream the large inputs of their operation: those must load 128 bits at a time. Not so bytes, of which
+# a superpixel's row is 16.
 _STREAMING = ("_pool_tokens_fwd_kernel", "_superpixel_mean_fwd_kernel")
 _DEFAULT_WARPS, _DEFAULT_STAGES = 4, 3  # triton's, where a launch names none
 
@@ -144,6 +145,6 @@ def _as_shipped(setting: str, fn: Any, args: tuple[Any, ...], given: Mapping[str
         constexprs=constants,
         num_warps=options.get("num_warps", _DEFAULT_WARPS),
         num_stages=options.get("num_stages", _DEFAULT_STAGES),
-        expect_wide_loads=fn.fn.__name__ in _STREAMING,
+        expect_wide_loads=fn.fn.__name__ in _STREAMING and "*u8" not in signature.values(),
         divisible_by_16=tuple(divisible),
     )
