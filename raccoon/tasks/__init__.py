@@ -1,0 +1,1 @@
+"""LightningModules: what trains the networks of `raccoon.models`, stage by stage."""
