@@ -244,6 +244,10 @@ def _open(shards: Shards) -> list[Source]:
         if not shards:
             raise ValueError("at least one folder of shards is needed, got an empty list")
         return [ShardSource(place) for place in shards]
+    if not isinstance(shards, Source):
+        raise TypeError(
+            f"samples come from a folder or address of shards, a list of them, or a Source, got {type(shards).__name__}"
+        )
     return [shards]
 
 

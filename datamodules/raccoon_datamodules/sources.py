@@ -1,10 +1,10 @@
 """Where samples come from: shards on disk or behind HTTP, or scenes rendered on the fly."""
 
 import zlib
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
 
 from raccoon_datamodules import members
 from raccoon_datamodules.index import Index
@@ -14,43 +14,41 @@ from raccoon_datamodules.sample import VplmSample
 from raccoon_datamodules.view import MemberView, MemoryView, SampleView
 
 
-class Source(Protocol):
-    """What a datamodule reads samples from."""
+class Source(ABC):
+    """What a datamodule reads samples from; your own is a subclass.
+
+    ``is_endless``: samples are made rather than stored, so there is no order to shuffle.
+    """
+
+    is_endless: bool = False
 
     @property
-    def shard_sizes(self) -> Sequence[int]:
+    @abstractmethod
+    def shard_sizes(self) -> list[int]:
         """Samples of each shard."""
-        ...
 
-    @property
-    def is_endless(self) -> bool:
-        """Whether samples are made rather than stored: then there is no order to shuffle."""
-        ...
-
+    @abstractmethod
     def name(self, shard: int, sample: int, /) -> tuple[str, str]:
         """(shard name, key) of a sample, without reading it."""
-        ...
 
+    @abstractmethod
     def suffixes(self, shard: int, sample: int, /) -> tuple[str, ...]:
         """The members a sample has, which say what tasks it can serve."""
-        ...
 
+    @abstractmethod
     def view(self, shard: int, sample: int, wanted: Collection[str] | None = None, /) -> SampleView:
         """A sample with at least the wanted members (None: all)."""
-        ...
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """What tells this source from another one; a resumed run compares it."""
-        ...
 
 
-class ShardSource:
+class ShardSource(Source):
     """The samples of one folder (or http(s) address) of shards, read by offset.
 
     Raises as `Index.load`.
     """
-
-    is_endless = False
 
     def __init__(self, place: str | Path, *, split: str | None = None) -> None:
         self.index = Index.load(place)
@@ -103,7 +101,7 @@ class ShardSource:
         return self.index.fingerprint()
 
 
-class SyntheticSource:
+class SyntheticSource(Source):
     """Endless scenes of the procedural VPLM: sample i is rendered when it is asked for, and is always the same.
 
     Seeds of the splits "train", "val" and "test" never meet. Scenes ``first`` to ``first + num_scenes - 1`` of the

@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 
+import jsonargparse
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -401,6 +402,33 @@ def test_two_validation_folders_are_refused(shards):
 def test_no_folder_at_all_is_refused():
     with pytest.raises(ValueError, match="at least one folder of shards is needed"):
         P2VDataModule([]).setup("fit")
+
+
+def test_what_is_no_source_is_refused():
+    with pytest.raises(TypeError, match="a list of them, or a Source, got int"):
+        P2VDataModule(3).setup("fit")
+
+
+def test_a_recipe_builds_it_from_yaml(shards, tmp_path):
+    path = tmp_path / "data.yaml"
+    path.write_text(
+        "data:\n"
+        "  train:\n"
+        "    class_path: raccoon_datamodules.sources.SyntheticSource\n"
+        "    init_args: {num_frames: 4, size: [32, 32]}\n"
+        f"  val: {shards}\n"
+        "  size: [32, 32]\n"
+        "  tasks: {remove: 1.0, add: 0.5}\n"
+    )
+    parser = jsonargparse.ArgumentParser(parser_mode="omegaconf+")
+    parser.add_class_arguments(P2VDataModule, "data")
+    parser.add_argument("--config", action="config")
+    config = parser.parse_args(["--config", str(path), "--data.global_batch_size=2", "--data.seed=3"])
+    dm = parser.instantiate(config).data
+    assert (dm.seed, dm.size, dm.global_batch_size) == (3, (32, 32), 2)
+    assert take(dm, 1)[0].target.shape == (2, 16, 3, 32, 32)
+    folders = parser.parse_args([f"--data.train=['{shards}', '{shards}']"]).data.train
+    assert folders == [str(shards), str(shards)]
 
 
 def test_a_missing_folder_is_said_so(tmp_path):
