@@ -15,14 +15,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from .bench_cases import DTYPES, LABEL_DTYPES, MODES, OPS, Case, LabelMap, Mode, Op
-from .bench_machine import Ceilings, describe, measure_ceilings, slug
+from .bench_machine import Ceilings, Machine, describe, measure_ceilings, slug
 from .bench_report import Result, console_line, plot, write_csv, write_markdown
 from .bench_run import Settings, run_case
 from .bench_targets import judge, target_cases
@@ -68,11 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", choices=SIZES, default="S", help="the size that --sweep varies; default S")
     parser.add_argument("--labels", choices=LABEL_DTYPES, default=None, help="dtype of ours' labels; int64 on a CPU")
     parser.add_argument(
-        "--label-map", choices=get_args(LabelMap), default="realistic", help="random: no locality at all"
+        "--label-maps", type=_names(get_args(LabelMap)), default=("realistic",), help="realistic, random; for --sizes"
     )
     parser.add_argument("--providers", default="", help="comma-separated names; default all")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--compile-sizes", default="", help="sizes that torch.compile runs at; default all")
+    parser.add_argument(
+        "--compile",
+        choices=("all", "targets", "none"),
+        default="all",
+        help="cases that torch.compile runs in; each takes seconds to compile",
+    )
     parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs as well")
     parser.add_argument("--repeats", type=int, default=None, help="timed rounds; default 10 on a CPU, 50 on a GPU")
     parser.add_argument("--budget", type=float, default=30, help="seconds of timed rounds a case and mode, 10 at least")
@@ -116,24 +120,17 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
         f"TFLOP/s, one small launch {ceilings.launch_us:.2f} us",
         flush=True,
     )
-    results = _run(cases, arguments, device, ceilings)
-    verdicts: list[str] = []
-    if arguments.targets:
-        verdicts = [str(judgement) for judgement in judge(results, ceilings, device_type=device.type)]
-        print("\nTargets\n" + "\n".join(verdicts))
-    if arguments.out is not None:
-        stem = arguments.out / f"kernels-{slug(machine)}"
-        command = shlex.join([*shlex.split(prog), *given])
-        write_csv(results, stem.with_suffix(".csv"), machine=machine, ceilings=ceilings)
-        write_markdown(
-            results, stem.with_suffix(".md"), machine=machine, ceilings=ceilings, command=command, targets=verdicts
-        )
-        if not arguments.no_plot:
-            try:
-                plot(results, stem.with_suffix(".png"), machine=machine, ceilings=ceilings)
-            except ImportError as err:
-                print(f"no plot: {err}")
-        print(f"wrote {stem}.csv and its table")
+    report = _Report(arguments, machine, ceilings, shlex.join([*shlex.split(prog), *given]))
+    results: list[Result] = []
+    for case in cases:
+        for result in run_case(case, _settings(case, arguments, device)):
+            results.append(result)
+            print(console_line(result, ceilings), flush=True)
+        # After every case: a run that is cut off leaves what it has.
+        report.write(results)
+    for line in report.verdicts(results):
+        print(line)
+    report.plot(results)
     wrong = [result for result in results if result.status == "wrong"]
     if wrong:
         print(f"\n{len(wrong)} provider(s) wrong, and not timed:", file=sys.stderr)
@@ -142,32 +139,68 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
     return 1 if wrong else 0
 
 
-def _run(cases: list[Case], arguments: argparse.Namespace, device: torch.device, ceilings: Ceilings) -> list[Result]:
-    compile_sizes = {name for name in arguments.compile_sizes.split(",") if name}
-    only = tuple(name.strip() for name in arguments.providers.split(",") if name.strip())
-    default_repeats = 50 if device.type == "cuda" else 10
-    results: list[Result] = []
-    for case in cases:
-        use_compile = not arguments.no_compile and (not compile_sizes or case.size in compile_sizes)
-        settings = Settings(
-            device=device,
-            modes=arguments.modes or ("fwd",),
-            repeats=default_repeats if arguments.repeats is None else arguments.repeats,
-            budget_s=arguments.budget,
-            use_compile=use_compile and (not arguments.quick or (case.op, case.size) == ("mgs_pool", "XS")),
-            use_graph=arguments.graph,
-            only=only,
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Writes what --out and --targets ask for."""
+
+    arguments: argparse.Namespace
+    machine: Machine
+    ceilings: Ceilings
+    command: str
+
+    def verdicts(self, results: Sequence[Result]) -> list[str]:
+        if not self.arguments.targets:
+            return []
+        judged = judge(results, self.ceilings, device_type=self.machine.device_type)
+        return [str(judgement) for judgement in judged]
+
+    def write(self, results: Sequence[Result]) -> None:
+        if self.arguments.out is None:
+            return
+        write_csv(results, self._path(".csv"), machine=self.machine, ceilings=self.ceilings)
+        write_markdown(
+            results,
+            self._path(".md"),
+            machine=self.machine,
+            ceilings=self.ceilings,
+            command=self.command,
+            targets=self.verdicts(results),
         )
-        for result in run_case(case, settings):
-            results.append(result)
-            print(console_line(result, ceilings), flush=True)
-    return results
+
+    def plot(self, results: Sequence[Result]) -> None:
+        if self.arguments.out is None or self.arguments.no_plot:
+            return
+        try:
+            plot(results, self._path(".png"), machine=self.machine, ceilings=self.ceilings)
+        except ImportError as err:
+            print(f"no plot: {err}")
+
+    def _path(self, suffix: str) -> Path:
+        return Path(self.arguments.out, f"kernels-{slug(self.machine)}{suffix}")
+
+
+def _settings(case: Case, arguments: argparse.Namespace, device: torch.device) -> Settings:
+    use_compile = arguments.compile == "all"
+    if arguments.compile == "targets":
+        use_compile = case in target_cases(device.type)
+    if arguments.quick:
+        use_compile = use_compile and (case.op, case.size) == ("mgs_pool", "XS")
+    default_repeats = 50 if device.type == "cuda" else 10
+    return Settings(
+        device=device,
+        modes=arguments.modes or ("fwd",),
+        repeats=default_repeats if arguments.repeats is None else arguments.repeats,
+        budget_s=arguments.budget,
+        use_compile=use_compile,
+        use_graph=arguments.graph,
+        only=tuple(name.strip() for name in arguments.providers.split(",") if name.strip()),
+    )
 
 
 def _cases(arguments: argparse.Namespace, device_type: str) -> list[Case]:
     """Return the cases that the options ask for, each once. Raises ValueError for a sweep that makes no sense."""
     labels = arguments.labels or ("int32" if device_type == "cuda" else "int64")
-    common = {"label_dtype": labels, "label_map": arguments.label_map}
+    common = {"label_dtype": labels}
     cases: list[Case] = []
     if arguments.targets:
         cases += [case for case in target_cases(device_type) if case.op in arguments.ops]
@@ -181,7 +214,9 @@ def _cases(arguments: argparse.Namespace, device_type: str) -> list[Case]:
             if dtype == "u8" and op != "superpixel_mean":
                 continue
             for size in sizes or ():
-                cases.append(_case(op, size, {"dtype": dtype, **common}))
+                for label_map in arguments.label_maps:
+                    if label_map == "realistic" or op in {"superpixel_mean", "grid_weights", "mgs_pool"}:
+                        cases.append(_case(op, size, {"dtype": dtype, "label_map": label_map, **common}))
             for sweep in arguments.sweep:
                 axis, values = _sweep(sweep)
                 for value in values:

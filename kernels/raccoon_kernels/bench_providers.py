@@ -43,11 +43,17 @@ def providers(op: Op, *, compiled: bool = True) -> list[Provider]:
     is_checked = op != "pipeline"
     eager = [Provider(name, "eager", build, has_gradient, is_checked) for name, build in _eager(op).items()]
     chosen = list(eager)
-    if compiled:
+    if compiled and op == "overlapping_kmeans":
+        # The iteration is compiled, not the loop: unrolled, it is compiled for a minute and runs no faster.
         chosen += [
-            Provider(f"compile {p.name}", "compiled", _compiled(p.build), has_gradient, is_checked)
+            Provider(f"compile {name}", "compiled", _clustering_of(torch.compile(function, dynamic=False)), False)
+            for name, function in _ITERATIONS.items()
+        ]
+    elif compiled and op != "pipeline":
+        chosen += [
+            Provider(f"compile {p.name}", "compiled", _compiled(p.build), has_gradient)
             for p in eager
-            if p.name in ("eager-masks", "scatter-add" if op != "overlapping_kmeans" else "index-add")
+            if p.name in ("eager-masks", "scatter-add")
         ]
     chosen += [Provider(n, "other", build, False, is_checked) for n, build in _OTHERS.get(op, {}).items()]
     for backend in ("torch", "triton"):

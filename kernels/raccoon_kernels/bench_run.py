@@ -1,7 +1,7 @@
 """One case of the benchmark: check every provider against float64, then time those that passed against each other."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from .bench_cases import DTYPES, GRADIENT_OPS, Case, Inputs, Mode, make_inputs
 from .bench_providers import Provider, providers
 from .bench_report import Result, Status
 from .bench_timing import captured, peak_memory, time_interleaved
-from .bench_truth import relative_error, truth, truth_gradient
+from .bench_truth import Truth, relative_error
 from .bench_yardsticks import Function, Unavailable
 
 # ||out - float64|| / ||float64|| above which a result is wrong. The bounds tell a wrong result from a rounded one; how
@@ -37,13 +37,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Expected:
-    forward: Tensor | None
-    gradient: Tensor | None  # at the result
     inputs: Inputs
-
-    def backward(self) -> Iterator[Tensor]:
-        assert self.gradient is not None, "an operation without a gradient is not run backwards"
-        return truth_gradient(self.inputs, self.gradient)
+    truth: Truth
+    gradient: Tensor | None  # at the result
 
 
 def run_case(case: Case, settings: Settings, *, chosen: Sequence[Provider] | None = None) -> list[Result]:
@@ -57,12 +53,12 @@ def run_case(case: Case, settings: Settings, *, chosen: Sequence[Provider] | Non
     if settings.only:
         chosen = [provider for provider in chosen if provider.name in settings.only]
     inputs = make_inputs(case, settings.device, seed=settings.seed)
-    answer = truth(inputs)
+    truth = Truth(inputs)
     gradient = None
-    if answer is not None and case.op in GRADIENT_OPS:
+    if truth.result is not None and case.op in GRADIENT_OPS:
         generator = torch.Generator(device=settings.device).manual_seed(settings.seed + 1)
-        gradient = torch.randn(answer.shape, generator=generator, device=settings.device)
-    expected = _Expected(answer, gradient, inputs)
+        gradient = torch.randn(truth.result.shape, generator=generator, device=settings.device)
+    expected = _Expected(inputs, truth, gradient)
     if any(provider.kind == "compiled" for provider in chosen):
         torch._dynamo.reset()  # or the sizes of earlier cases count towards the limit on recompilations
     results = []
@@ -110,11 +106,12 @@ def _check(provider: Provider, mode: Mode, expected: _Expected) -> tuple[Result,
         line = (str(err).strip().splitlines() or [""])[0][:200]
         status: Status = "wrong" if provider.kind == "ours" else "unavailable"
         return replace(result, status=status, note=f"raised {type(err).__name__}: {line}"), None
-    if not provider.is_checked or expected.forward is None:
+    answer, gradient = expected.truth.result, expected.gradient
+    if not provider.is_checked or answer is None:
         return result, call
-    truth_slices = iter(expected.forward) if mode == "fwd" else expected.backward()
     try:
-        error, greatest = relative_error(again, truth_slices)
+        slices = iter(answer) if mode == "fwd" or gradient is None else expected.truth.gradient(gradient)
+        error, greatest = relative_error(again, slices)
     except ValueError as err:
         return replace(result, status="wrong", note=str(err)), None
     result = replace(result, error=error, max_abs_error=greatest)

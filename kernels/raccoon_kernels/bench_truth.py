@@ -5,6 +5,7 @@ at a time, and a test holds it against the reference at a small size.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,46 +14,58 @@ from . import reference
 from .bench_cases import GRADIENT_OPS, ITERATIONS, Case, Inputs, present
 
 
-def truth(inputs: Inputs) -> Tensor | None:
-    """Compute the first tensor of the providers' results in float64; None for an operation that is not compared."""
-    case = inputs.case
-    if case.op == "superpixel_mean":
-        labels = present(inputs.labels_long)
-        means = [_mean_f64(frame, ids, case) for frame, ids in zip(present(inputs.x), labels, strict=True)]
-        return torch.stack(means)
-    if case.op == "grid_weights":
-        return torch.cat([_weights_f64(inputs, frame) for frame in range(case.num_frames)])
-    if case.op == "mgs_pool":
-        product = torch.zeros(case.num_clusters, case.dim, dtype=torch.float64, device=inputs.device)
-        mass = torch.zeros(case.num_clusters, 1, dtype=torch.float64, device=inputs.device)
-        for frame, features in enumerate(present(inputs.features)):
-            weights = _weights_f64(inputs, frame)
-            product += weights.t() @ features.flatten(0, 1).double()
-            mass += weights.sum(0)[:, None]
-        return product / mass.clamp_min(1e-300)
-    if case.op == "overlapping_kmeans":
-        return reference.kmeans(present(inputs.points), present(inputs.centroids), num_iterations=ITERATIONS)
-    return None
+class Truth:
+    """The float64 answer of a case: the first tensor of the providers' results, and the gradient of it."""
 
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
 
-def truth_gradient(inputs: Inputs, gradient: Tensor) -> Iterator[Tensor]:
-    """Yield, frame by frame, the float64 gradient at the differentiable input for the gradient at the result.
+    @cached_property
+    def result(self) -> Tensor | None:
+        """What a provider should return; None for an operation that is not compared."""
+        inputs, case = self.inputs, self.inputs.case
+        if case.op == "superpixel_mean":
+            labels = present(inputs.labels_long)
+            return torch.stack([_mean(x, ids, case) for x, ids in zip(present(inputs.x), labels, strict=True)])
+        if case.op == "grid_weights":
+            return self._weights.flatten(0, 1)
+        if case.op == "mgs_pool":
+            product = torch.zeros(case.num_clusters, case.dim, dtype=torch.float64, device=inputs.device)
+            for weights, features in zip(self._weights, present(inputs.features), strict=True):
+                product += weights.t() @ features.flatten(0, 1).double()
+            return product / self._mass[:, None]
+        if case.op == "overlapping_kmeans":
+            return reference.kmeans(present(inputs.points), present(inputs.centroids), num_iterations=ITERATIONS)
+        return None
 
-    Both operations with a gradient are linear, so it is written down: a pixel gets its superpixel's gradient over its
-    count, a cell's features get the weighted gradients of the tokens. Raises ValueError for another operation.
-    """
-    case = inputs.case
-    if case.op not in GRADIENT_OPS:
-        raise ValueError(f"only {' and '.join(GRADIENT_OPS)} have a gradient, got {case.op}")
-    if case.op == "superpixel_mean":
-        for ids, grad in zip(present(inputs.labels_long), gradient.double(), strict=True):
-            counts = ids.flatten().bincount(minlength=case.num_superpixels).clamp_min(1)
-            yield (grad / counts[:, None])[ids.flatten()].t().reshape(-1, *ids.shape)
-        return
-    mass = sum(_weights_f64(inputs, frame).sum(0) for frame in range(case.num_frames))
-    shared = gradient.double() / torch.as_tensor(mass).clamp_min(1e-300)[:, None]
-    for frame in range(case.num_frames):
-        yield (_weights_f64(inputs, frame) @ shared).view(case.grid, case.grid, case.dim)
+    def gradient(self, at_result: Tensor) -> Iterator[Tensor]:
+        """Yield, frame by frame, the gradient at `Inputs.differentiable` for the gradient at the result.
+
+        Both operations with a gradient are linear, so it is written down: a pixel gets its superpixel's gradient over
+        its count, a cell's features get the weighted gradients of the tokens. Raises ValueError for another operation.
+        """
+        case = self.inputs.case
+        if case.op == "superpixel_mean":
+            for ids, grad in zip(present(self.inputs.labels_long), at_result.double(), strict=True):
+                counts = ids.flatten().bincount(minlength=case.num_superpixels).clamp_min(1)
+                yield (grad / counts[:, None])[ids.flatten()].t().reshape(-1, *ids.shape)
+        elif case.op == "mgs_pool":
+            shared = at_result.double() / self._mass[:, None]
+            for weights in self._weights:
+                yield (weights @ shared).view(case.grid, case.grid, case.dim)
+        else:
+            raise ValueError(f"only {' and '.join(GRADIENT_OPS)} have a gradient, got {case.op}")
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        labels, membership = present(self.inputs.labels_long), present(self.inputs.membership)
+        size = (1, self.inputs.case.grid, self.inputs.case.grid)
+        frames = zip(labels.split(1), membership.split(1), strict=True)
+        return torch.stack([reference.grid_weights(ids, member, size).flatten(0, 2) for ids, member in frames])
+
+    @property
+    def _mass(self) -> Tensor:
+        return self._weights.sum((0, 1)).clamp_min(1e-300)
 
 
 def relative_error(found: Iterable[Tensor], expected: Iterable[Tensor]) -> tuple[float, float]:
@@ -72,15 +85,9 @@ def relative_error(found: Iterable[Tensor], expected: Iterable[Tensor]) -> tuple
     return (difference / max(norm, 1e-300)) ** 0.5, greatest
 
 
-def _mean_f64(frame: Tensor, ids: Tensor, case: Case) -> Tensor:
+def _mean(frame: Tensor, ids: Tensor, case: Case) -> Tensor:
     flat = ids.flatten()
     counts = flat.bincount(minlength=case.num_superpixels).clamp_min(1)
     sums = torch.zeros(frame.shape[0], case.num_superpixels, dtype=torch.float64, device=frame.device)
     sums.scatter_add_(1, flat.expand(frame.shape[0], -1), frame.flatten(1).double())
     return (sums / counts).t()
-
-
-def _weights_f64(inputs: Inputs, frame: int) -> Tensor:
-    one = slice(frame, frame + 1)
-    labels, membership = present(inputs.labels_long)[one], present(inputs.membership)[one]
-    return reference.grid_weights(labels, membership, (1, inputs.case.grid, inputs.case.grid)).flatten(0, 2)

@@ -3,7 +3,7 @@ import torch
 
 from raccoon_kernels import reference
 from raccoon_kernels.bench_cases import OPS, Case, make_inputs, make_labels, mean_run_length
-from raccoon_kernels.bench_truth import relative_error, truth, truth_gradient
+from raccoon_kernels.bench_truth import Truth, relative_error
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -99,7 +99,7 @@ def test_the_float64_answer_of_the_bench_is_the_reference(op):
         expected = reference.mgs_pool(inputs.features, inputs.labels, inputs.membership)[0]
     else:
         expected = reference.kmeans(inputs.points, inputs.centroids, num_iterations=20)
-    torch.testing.assert_close(truth(inputs), expected, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(Truth(inputs).result, expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("op", ["superpixel_mean", "mgs_pool"])
@@ -113,14 +113,14 @@ def test_the_written_down_gradient_is_autograds(op):
         out = reference.mgs_pool(leaf, inputs.labels, inputs.membership)[0]
     gradient = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     (expected,) = torch.autograd.grad(out, leaf, gradient)
-    found = torch.stack(list(truth_gradient(inputs, gradient)))
+    found = torch.stack(list(Truth(inputs).gradient(gradient)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_an_operation_without_a_gradient_has_none():
     inputs = make_inputs(Case("grid_weights", "S", **SMALL), CPU)
     with pytest.raises(ValueError, match="only superpixel_mean and mgs_pool have a gradient, got grid_weights"):
-        list(truth_gradient(inputs, torch.zeros(1)))
+        list(Truth(inputs).gradient(torch.zeros(1)))
 
 
 def test_the_relative_error_is_that_of_the_whole_tensor():
