@@ -10,11 +10,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from raccoon.cli import demo, edit, plan, replay, vplm
+from raccoon.cli import bench, demo, edit, plan, replay, vplm
 from raccoon.cli import version as version_verb
 from raccoon.cli.console import Console
 
-VERBS = (plan, edit, replay, vplm, demo, version_verb)
+VERBS = (plan, edit, replay, vplm, bench, demo, version_verb)
 
 EXAMPLES = """examples:
   raccoon demo                                       a first edit, made here, nothing downloaded
