@@ -9,11 +9,13 @@ because Triton fixes the mode when a kernel is decorated.
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 Backend = Literal["auto", "triton", "torch"]
 """The names that every op of this package accepts as `backend`."""
@@ -79,3 +81,18 @@ def choose(op: str, backend: str, device: torch.device, *, unsupported: str | No
     choice = Choice("triton", f"{device.type} tensors") if obstacle is None else Choice("torch", obstacle)
     _log_once(op, choice)
     return choice
+
+
+def call(op: Callable[..., Any], plain: Callable[..., Any], *arguments: Any) -> Any:
+    """Call an op, or the plain function behind it where nobody watches.
+
+    The first call of a `torch.library` op imports torch's compiler, which takes 1.7 s of a fresh process. Without a
+    gradient to record, a compiler tracing or a tensor subclass, the op would only call the function.
+    """
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    is_watched = (
+        torch.compiler.is_compiling()
+        or any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
+        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+    )
+    return (op if is_watched else plain)(*arguments)

@@ -13,7 +13,12 @@ from torch import Tensor
 def squared_distances(points: Tensor, centroids: Tensor) -> Tensor:
     """Squared distances [N, k] up to the rounding of the expanded form; points should be centred."""
     norms = points.square().sum(1, keepdim=True)
-    return torch.addmm(norms + centroids.square().sum(1), points, centroids.T, alpha=-2.0).clamp_(min=0)
+    distances = torch.addmm(norms + centroids.square().sum(1), points, centroids.T, alpha=-2.0).clamp_(min=0)
+    # A matrix product may round equal columns differently, and the tie must go to the lowest index.
+    firsts = (centroids[:, None] == centroids[None]).all(-1).to(torch.uint8).argmax(1)
+    if points.device.type == "cpu" and torch.equal(firsts, torch.arange(len(firsts))):
+        return distances
+    return distances.index_select(1, firsts)
 
 
 def nearest_clusters(distances: Tensor, overlap: int) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from raccoon_kernels.checks import check_label_values, check_labels, check_offsets, is_checked
-from raccoon_kernels.dispatch import choose
+from raccoon_kernels.dispatch import call, choose
 from raccoon_kernels.windows import inverse_areas, pixel_bags, temporal_windows, uniform_area
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -80,8 +80,7 @@ def _clip_sums(values_tk: Tensor, feature_offsets: Sequence[int]) -> Tensor:
     return torch.stack([values_tk[a:b].sum(0) for a, b in pairwise(feature_offsets)])
 
 
-@torch.library.custom_op("raccoon::grid_counts", mutates_args=())
-def _grid_counts(
+def _run_grid_counts(
     labels: Tensor,
     membership: Tensor,
     grid: Sequence[int],
@@ -91,8 +90,16 @@ def _grid_counts(
     checked: bool,
 ) -> Tensor:
     """Count each cluster's pixels in each window: [t, h, w, k] float32, exact integers."""
-    choose("grid_counts", backend, labels.device, unsupported="its Triton kernel is not proven yet")
+    if choose("grid_counts", backend, labels.device).backend == "triton":
+        from raccoon_kernels import triton_mgs
+
+        if checked:
+            check_label_values(labels, membership.shape[1])
+        return triton_mgs.grid_counts(labels, membership, grid, frame_offsets, feature_offsets)
     return _counts_torch(labels, membership, grid, frame_offsets, feature_offsets, checked)
+
+
+_grid_counts = torch.library.custom_op("raccoon::grid_counts", _run_grid_counts, mutates_args=())
 
 
 @_grid_counts.register_fake
@@ -108,8 +115,7 @@ def _(
     return labels.new_empty(feature_offsets[-1], grid[0], grid[1], membership.shape[2], dtype=torch.float32)
 
 
-@torch.library.custom_op("raccoon::pool_tokens", mutates_args=())
-def _pool_tokens(
+def _run_pool_tokens(
     features: Tensor,
     counts: Tensor,
     image: Sequence[int],
@@ -119,7 +125,12 @@ def _pool_tokens(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Weigh and add the features: tokens [B, k, d] and the weights' sums [B, k]."""
-    choose("pool_tokens", backend, features.device, unsupported="its Triton kernel is not proven yet")
+    unsupported = _unsupported(features.dtype)
+    if choose("pool_tokens", backend, features.device, unsupported=unsupported).backend == "triton":
+        from raccoon_kernels import triton_mgs
+
+        area, inverse = _areas(counts, image, frame_offsets, feature_offsets)
+        return triton_mgs.pool_tokens(features, counts, inverse, area or 0, feature_offsets, normalize)
     weights, scale = _weights(counts, features.dtype, image, frame_offsets, feature_offsets)
     masses = _clip_sums(weights.sum((1, 2), dtype=torch.float64), feature_offsets)
     tokens = _tokens_torch(features, weights, feature_offsets)
@@ -136,13 +147,30 @@ def _weights(
 ) -> tuple[Tensor, float]:
     """The weights W as a tensor times a number: the counts themselves where all windows are equally large."""
     dtype = torch.float64 if feature_dtype == torch.float64 else torch.float32
+    area, inverse = _areas(counts, image, frame_offsets, feature_offsets, dtype)
+    if inverse is None:
+        return counts.to(dtype), 1.0 / (area or 1)
+    return counts.to(dtype) * inverse[..., None], 1.0
+
+
+def _areas(
+    counts: Tensor,
+    image: Sequence[int],
+    frame_offsets: Sequence[int],
+    feature_offsets: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> tuple[int | None, Tensor | None]:
+    """Either the area of all windows, or one over each window's area [t, h, w]."""
     grid = (counts.shape[1], counts.shape[2])
     area = uniform_area(frame_offsets, feature_offsets, image, grid)
     if area is not None:
-        return counts.to(dtype), 1.0 / area
+        return area, None
     size = (image[0], image[1])
-    inverse = inverse_areas(tuple(frame_offsets), tuple(feature_offsets), size, grid, counts.device)
-    return counts.to(dtype) * inverse.to(dtype)[..., None], 1.0
+    return None, inverse_areas(tuple(frame_offsets), tuple(feature_offsets), size, grid, dtype, counts.device)
+
+
+def _unsupported(dtype: torch.dtype) -> str | None:
+    return "float64 runs on torch" if dtype == torch.float64 else None
 
 
 def _token_scale(masses: Tensor, scale: float, normalize: bool) -> Tensor:
@@ -150,6 +178,9 @@ def _token_scale(masses: Tensor, scale: float, normalize: bool) -> Tensor:
     if not normalize:
         return torch.full_like(masses, scale)
     return torch.where(masses > 0, masses, torch.ones_like(masses)).reciprocal()
+
+
+_pool_tokens = torch.library.custom_op("raccoon::pool_tokens", _run_pool_tokens, mutates_args=())
 
 
 @_pool_tokens.register_fake
@@ -170,8 +201,7 @@ def _(
     )
 
 
-@torch.library.custom_op("raccoon::pool_tokens_backward", mutates_args=())
-def _pool_tokens_backward(
+def _run_pool_tokens_backward(
     grad_tokens: Tensor,
     counts: Tensor,
     masses: Tensor,
@@ -183,6 +213,12 @@ def _pool_tokens_backward(
     backend: str,
 ) -> Tensor:
     """Spread the tokens' gradients over the cells: the gradient of the features [t, h, w, d]."""
+    if choose("pool_tokens", backend, counts.device, unsupported=_unsupported(dtype)).backend == "triton":
+        from raccoon_kernels import triton_mgs
+
+        area, inverse = _areas(counts, image, frame_offsets, feature_offsets)
+        share = (_token_scale(masses, 1.0, normalize) / (area or 1))[..., None] * grad_tokens
+        return triton_mgs.pool_tokens_backward(share, counts, inverse, area or 0, feature_offsets, dtype)
     weights, scale = _weights(counts, grad_tokens.dtype, image, frame_offsets, feature_offsets)
     # The masses are kept in units of W; the weights carry `scale` outside.
     shared = grad_tokens * (_token_scale(masses, 1.0, normalize) * scale)[..., None].to(grad_tokens.dtype)
@@ -191,6 +227,11 @@ def _pool_tokens_backward(
         bins = slice(feature_offsets[clip], feature_offsets[clip + 1])
         grad[bins] = (weights[bins] @ token).to(dtype)
     return grad
+
+
+_pool_tokens_backward = torch.library.custom_op(
+    "raccoon::pool_tokens_backward", _run_pool_tokens_backward, mutates_args=()
+)
 
 
 @_pool_tokens_backward.register_fake
@@ -301,7 +342,7 @@ def grid_weights(
         raise ValueError(f"size must be the token grid (t, h, w), three numbers of at least 1, got {tuple(size)}")
     frames, bins = [0, labels.shape[0]], [0, size[0]]
     use_check = is_checked(checked, labels.device)
-    counts = _grid_counts(labels, membership, list(size[1:]), frames, bins, backend, use_check)
+    counts = call(_grid_counts, _run_grid_counts, labels, membership, list(size[1:]), frames, bins, backend, use_check)
     weights, scale = _weights(counts, torch.float32, labels.shape[1:], frames, bins)
     return weights * scale
 
@@ -346,8 +387,8 @@ def mgs_pool(
     frames, bins = _clip_borders(labels.shape[0], features.shape[0], frame_offsets, feature_offsets)
     image, grid = list(labels.shape[1:]), list(features.shape[1:3])
     use_check = is_checked(checked, labels.device)
-    counts = _grid_counts(labels, membership, grid, frames, bins, backend, use_check)
-    tokens, masses = _pool_tokens(features, counts, image, frames, bins, normalize, backend)
+    counts = call(_grid_counts, _run_grid_counts, labels, membership, grid, frames, bins, backend, use_check)
+    tokens, masses = call(_pool_tokens, _run_pool_tokens, features, counts, image, frames, bins, normalize, backend)
     valid = masses > 0
     if frame_offsets is None:
         return tokens[0], valid[0]

@@ -19,6 +19,7 @@ docs/differences.md. Nielsen and Nock 2014; Cleuziou 2008; Whang, Dhillon and Gl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from raccoon_kernels import kmeans_variants
 from raccoon_kernels.checks import check_offsets, is_checked
-from raccoon_kernels.dispatch import choose
+from raccoon_kernels.dispatch import call, choose
 from raccoon_kernels.kmeans_lloyd import lloyd, nearest_clusters, squared_distances
 from raccoon_kernels.kmeans_seeding import seed_centroids
 
@@ -80,16 +81,64 @@ def _cluster_torch(
     return membership, centroids, _objective(points, centroids, membership, algorithm), iterations
 
 
+def _cluster_triton(
+    clips: list[Tensor],
+    firsts: list[Tensor],
+    overlap: int,
+    algorithm: str,
+    max_iterations: int,
+    tolerance: float,
+    offsets: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cluster all clips' centred points side by side: membership, centroids, objectives, iterations."""
+    from raccoon_kernels import triton_kmeans
+
+    columns = [values.T for values in clips]
+    limits = torch.stack([values.double().var(0, correction=0).mean() for values in clips]) * tolerance
+    membership, centroids, objectives, iterations = triton_kmeans.lloyd_clips(
+        torch.cat(columns, 1).contiguous(),
+        torch.stack(firsts),
+        _borders(tuple(offsets), clips[0].device),
+        limits.float(),
+        longest=max(values.shape[0] for values in clips),
+        overlap=1 if algorithm == "merge" else overlap,
+        update_overlap=overlap if algorithm == "kl" else 1,
+        max_iterations=max_iterations,
+    )
+    if algorithm == "merge":
+        merged = [kmeans_variants.merge_nearest(values, c, overlap) for values, c in zip(clips, centroids, strict=True)]
+        pairs = zip(clips, centroids, merged, strict=True)
+        objectives = torch.stack([_objective(values, c, member, algorithm) for values, c, member in pairs])
+        membership = torch.cat(merged)
+    return membership, centroids, objectives, iterations
+
+
+@lru_cache(maxsize=16)
+def _borders(offsets: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(offsets, device=device)
+
+
+def _unsupported(points: Tensor, num_clusters: int, algorithm: str) -> str | None:
+    """Why the Triton kernels cannot take these points, or None."""
+    if algorithm in ("okm", "neo"):
+        return f"algorithm {algorithm!r} runs on torch"
+    if points.dtype == torch.float64:
+        return "float64 runs on torch"
+    if num_clusters > 64 or points.shape[1] > 64:
+        return f"more than 64 clusters or 64 features run on torch, got {num_clusters} and {points.shape[1]}"
+    return None
+
+
 def _objective(points: Tensor, centroids: Tensor, membership: Tensor, algorithm: str) -> Tensor:
     if algorithm == "okm":
         member = membership.to(points.dtype)
         return (points - member @ centroids / member.sum(1, keepdim=True)).square().sum(dtype=torch.float64)
-    distances = squared_distances(points, centroids)
-    return torch.where(membership, distances, torch.zeros_like(distances)).sum(dtype=torch.float64)
+    # From the differences: what the expanded form rounds would be all that is left of an objective near zero.
+    distances = torch.cdist(points, centroids, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    return distances.masked_fill_(~membership, 0).sum(dtype=torch.float64)
 
 
-@torch.library.custom_op("raccoon::overlapping_kmeans", mutates_args=())
-def _overlapping_kmeans(
+def _run_overlapping_kmeans(
     points: Tensor,
     initial: Tensor | None,
     num_clusters: int,
@@ -108,30 +157,37 @@ def _overlapping_kmeans(
         raise ValueError(
             f"points must be finite, got NaN or infinity in {bad} of {points.shape[0]} rows; drop those rows"
         )
-    choose("overlapping_kmeans", backend, points.device, unsupported="its Triton kernels are not proven yet")
-    memberships, centroids, objectives, iterations = [], [], [], []
+    unsupported = _unsupported(points, num_clusters, algorithm)
+    choice = choose("overlapping_kmeans", backend, points.device, unsupported=unsupported)
+    clips, firsts = [], []
     for clip, (begin, end) in enumerate(pairwise(offsets)):
         values = points[begin:end]
         values = values.double() if values.dtype == torch.float64 else values.float()
         # Centring keeps the expanded distances exact enough where features share a large offset.
         centre = values.mean(0, dtype=torch.float64).to(values.dtype)
         values = values - centre
-        first = (
-            seed_centroids(values, num_clusters, seed) if initial is None else initial[clip].to(values.dtype) - centre
+        if initial is None:
+            firsts.append(seed_centroids(values, num_clusters, seed))
+        else:
+            firsts.append(initial[clip].to(values.dtype) - centre)
+        clips.append((values, centre))
+    if choice.backend == "triton":
+        outcome = _cluster_triton(
+            [values for values, _ in clips], firsts, overlap, algorithm, max_iterations, tolerance, offsets
         )
-        membership, centroid, objective, count = _cluster_torch(
-            values, first, overlap, algorithm, max_iterations, tolerance
-        )
-        memberships.append(membership)
-        centroids.append(centroid + centre)
-        objectives.append(objective)
-        iterations.append(count)
-    return (
-        torch.cat(memberships),
-        torch.stack(centroids),
-        torch.stack(objectives),
-        torch.tensor(iterations, device=points.device),
-    )
+    else:
+        outcomes = [
+            _cluster_torch(values, first, overlap, algorithm, max_iterations, tolerance)
+            for (values, _), first in zip(clips, firsts, strict=True)
+        ]
+        memberships, last, objectives, iterations = zip(*outcomes, strict=True)
+        counts = torch.tensor(iterations, device=points.device)
+        outcome = torch.cat(memberships), torch.stack(last), torch.stack(objectives), counts
+    membership, centroids, objective, count = outcome
+    return membership, centroids + torch.stack([centre for _, centre in clips])[:, None], objective, count
+
+
+_overlapping_kmeans = torch.library.custom_op("raccoon::overlapping_kmeans", _run_overlapping_kmeans, mutates_args=())
 
 
 @_overlapping_kmeans.register_fake
@@ -215,7 +271,9 @@ def overlapping_kmeans(
                 f"initial must be {expected[1:] if offsets is None else expected}, got {list(initial.shape)}"
             )
         initial = initial[None] if offsets is None else initial
-    membership, centroids, objective, iterations = _overlapping_kmeans(
+    membership, centroids, objective, iterations = call(
+        _overlapping_kmeans,
+        _run_overlapping_kmeans,
         points.detach(),
         initial,
         num_clusters,

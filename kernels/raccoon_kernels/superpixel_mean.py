@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from raccoon_kernels.checks import check_label_values, check_labels, is_checked
-from raccoon_kernels.dispatch import choose
+from raccoon_kernels.dispatch import call, choose
 
 X_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 # Frames that the CPU converts at a time: the int64 ids of 8 frames of 336x336 are 7 MB, and chunks of 4 to 16 frames
@@ -76,14 +76,35 @@ def _backward_torch(grad_SC: Tensor, labels: Tensor, dtype: torch.dtype) -> Tens
     return grad_SC.transpose(1, 2).gather(2, ids).to(dtype).view(num_frames, channels, *labels.shape[1:])
 
 
-@torch.library.custom_op("raccoon::superpixel_mean", mutates_args=())
-def _superpixel_mean(
+def _unsupported(dtype: torch.dtype) -> str | None:
+    return "float64 runs on torch" if dtype == torch.float64 else None
+
+
+def _mean_triton(
+    x: Tensor, labels: Tensor, num_superpixels: int, grid: Sequence[int], checked: bool
+) -> tuple[Tensor, Tensor]:
+    from raccoon_kernels import triton_superpixel
+
+    if checked:
+        check_label_values(labels, num_superpixels)
+    if grid and triton_superpixel.fits_grid(x, (grid[0], grid[1])):
+        means, counts, strays = triton_superpixel.superpixel_mean_grid(x, labels, (grid[0], grid[1]))
+        # Strays are added atomically; under torch's deterministic mode the ordered path has to take over.
+        if not torch.are_deterministic_algorithms_enabled() or not int(strays):
+            return means, counts
+    return triton_superpixel.superpixel_mean_general(x, labels, num_superpixels)
+
+
+def _run_superpixel_mean(
     x: Tensor, labels: Tensor, num_superpixels: int, grid: Sequence[int], backend: str, checked: bool
 ) -> tuple[Tensor, Tensor]:
     """Run the forward; `grid` is empty for general label maps."""
-    choice = choose("superpixel_mean", backend, x.device, unsupported="its Triton kernels are not proven yet")
-    del choice
+    if choose("superpixel_mean", backend, x.device, unsupported=_unsupported(x.dtype)).backend == "triton":
+        return _mean_triton(x, labels, num_superpixels, grid, checked)
     return _mean_torch(x, labels, num_superpixels, checked)
+
+
+_superpixel_mean = torch.library.custom_op("raccoon::superpixel_mean", _run_superpixel_mean, mutates_args=())
 
 
 @_superpixel_mean.register_fake
@@ -95,11 +116,21 @@ def _(
     return means, x.new_empty(x.shape[0], num_superpixels, dtype=torch.int32)
 
 
-@torch.library.custom_op("raccoon::superpixel_mean_backward", mutates_args=())
-def _superpixel_mean_backward(grad: Tensor, labels: Tensor, counts: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
+def _run_superpixel_mean_backward(
+    grad: Tensor, labels: Tensor, counts: Tensor, dtype: torch.dtype, backend: str
+) -> Tensor:
     """Give every pixel its superpixel's gradient over the superpixel's count."""
     shared = grad / counts.clamp(min=1)[..., None]
+    if choose("superpixel_mean", backend, grad.device, unsupported=_unsupported(dtype)).backend == "triton":
+        from raccoon_kernels import triton_superpixel
+
+        return triton_superpixel.superpixel_mean_backward(shared, labels, dtype)
     return _backward_torch(shared, labels, dtype)
+
+
+_superpixel_mean_backward = torch.library.custom_op(
+    "raccoon::superpixel_mean_backward", _run_superpixel_mean_backward, mutates_args=()
+)
 
 
 @_superpixel_mean_backward.register_fake
@@ -168,7 +199,14 @@ def superpixel_mean(
         raise ValueError(f"num_superpixels must be at least 1, got {num_superpixels}")
     if grid is not None and (len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != num_superpixels):
         raise ValueError(f"grid must be (ny, nx) with ny * nx = num_superpixels = {num_superpixels}, got {tuple(grid)}")
-    means, counts = _superpixel_mean(
-        x, labels, num_superpixels, list(grid or ()), backend, is_checked(checked, x.device)
+    means, counts = call(
+        _superpixel_mean,
+        _run_superpixel_mean,
+        x,
+        labels,
+        num_superpixels,
+        list(grid or ()),
+        backend,
+        is_checked(checked, x.device),
     )
     return means, counts

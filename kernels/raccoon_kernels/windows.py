@@ -52,9 +52,10 @@ def inverse_areas(
     feature_offsets: tuple[int, ...],
     image: tuple[int, int],
     grid: tuple[int, int],
+    dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """One over the number of pixels of each window, [t, h, w] float64; kept, as every step of a run asks."""
+    """One over the number of pixels of each window, [t, h, w]; kept, as every step of a run asks."""
     lengths = [
         torch.tensor(ends) - torch.tensor(starts)
         for starts, ends in (
@@ -64,7 +65,7 @@ def inverse_areas(
         )
     ]
     areas = lengths[0][:, None, None] * lengths[1][:, None] * lengths[2]
-    return areas.double().reciprocal().to(device)
+    return areas.double().reciprocal().to(device, dtype)
 
 
 @lru_cache(maxsize=16)

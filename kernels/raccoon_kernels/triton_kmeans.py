@@ -1,0 +1,319 @@
+# A Triton kernel takes pointers and numbers that no annotation names.
+# ruff: noqa: ANN001, ANN202
+# mypy: disallow-untyped-defs=False
+"""k-means and (k,l)-means in Triton: two launches an iteration and no wait for the device.
+
+The first kernel reads a block of points, forms all distances in registers as sums of squared differences, finds the
+nearest clusters by a rolled argmin (ties to the lowest index), and adds the members to sums of its own. The second adds
+those sums in a fixed order, divides, refills empty clusters by the rule of `kmeans_lloyd.refill_empty`, and writes how
+far the centroids moved. Both do nothing once a clip has converged, so the host asks only now and then, or never inside
+a CUDA graph. Deterministic; several clips run side by side in the second grid axis.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from raccoon_kernels.triton_mgs import _multiply
+
+IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+# Iterations between two looks at whether all clips have converged: a look costs about as much as four iterations.
+SYNC_EVERY = 8
+# One program for each multiprocessor of an H100: more sums than that take longer to add than they save.
+MAX_PROGRAMS = 132
+
+
+@triton.jit
+def _distances(points_ptr, centroids_ptr, rows, valid, clusters, N, D, k, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    distances = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
+    for feature in range(0, D):
+        x = tl.load(points_ptr + rows, mask=valid, other=0.0)
+        c = tl.load(centroids_ptr + clusters * D + feature, mask=clusters < k, other=0.0)
+        difference = x[:, None] - c[None, :]
+        distances += difference * difference
+        points_ptr += N
+    return tl.where((clusters < k)[None, :], distances, float("inf"))
+
+
+@triton.jit
+def _nearest_members(distances, clusters, overlap):
+    nearest = tl.argmin(distances, axis=1)
+    members = clusters[None, :] == nearest[:, None]
+    for _ in range(1, overlap):
+        chosen = tl.argmin(tl.where(members, float("inf"), distances), axis=1)
+        members = members | (clusters[None, :] == chosen[:, None])
+    return nearest, members
+
+
+@triton.jit
+def _kmeans_assign_kernel(
+    points_ptr,  # [D, N] float32
+    centroids_ptr,  # [B, k, D] float32
+    clips_ptr,  # [B + 1] int64
+    shifts_ptr,  # [B] float32: the last squared shift
+    limits_ptr,  # [B] float32: the shift that ends a clip's loop
+    nearest_ptr,  # [N] int32
+    gaps_ptr,  # [N] float32: squared distance to the nearest centroid
+    sums_ptr,  # [B, programs, BLOCK_K, BLOCK_D] float32
+    counts_ptr,  # [B, programs, BLOCK_K] int32
+    N,
+    D,
+    k,
+    overlap,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    TERMS: tl.constexpr,
+):
+    clip = tl.program_id(1).to(tl.int64)
+    if tl.load(shifts_ptr + clip) <= tl.load(limits_ptr + clip):
+        return
+    begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
+    clusters = tl.arange(0, BLOCK_K)
+    features = tl.arange(0, BLOCK_D)
+    sums = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
+    counts = tl.zeros([BLOCK_K], dtype=tl.int32)
+    for start in range(begin + tl.program_id(0) * BLOCK_N, end, tl.num_programs(0) * BLOCK_N):
+        rows = start + tl.arange(0, BLOCK_N)
+        valid = rows < end
+        distances = _distances(
+            points_ptr, centroids_ptr + clip * k * D, rows, valid, clusters, N, D, k, BLOCK_N, BLOCK_K
+        )
+        nearest, members = _nearest_members(distances, clusters, overlap)
+        members = members & valid[:, None]
+        tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
+        tl.store(gaps_ptr + rows, tl.min(distances, axis=1), mask=valid)
+        x = tl.load(
+            points_ptr + features.to(tl.int64)[None, :] * N + rows[:, None],
+            mask=valid[:, None] & (features < D)[None, :],
+            other=0.0,
+        )
+        sums = _multiply(tl.trans(members.to(tl.float32)), x, sums, TERMS, 3)
+        counts += tl.sum(members.to(tl.int32), axis=0)
+    out = clip * tl.num_programs(0) + tl.program_id(0)
+    tl.store(sums_ptr + (out * BLOCK_K + clusters)[:, None] * BLOCK_D + features[None, :], sums)
+    tl.store(counts_ptr + out * BLOCK_K + clusters, counts)
+
+
+@triton.jit
+def _kmeans_update_kernel(
+    points_ptr,
+    centroids_ptr,
+    clips_ptr,
+    shifts_ptr,
+    limits_ptr,
+    nearest_ptr,
+    gaps_ptr,
+    sums_ptr,
+    counts_ptr,
+    iterations_ptr,  # [B] int64
+    N,
+    D,
+    k,
+    num_programs,
+    BLOCK_P: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    clip = tl.program_id(0).to(tl.int64)
+    if tl.load(shifts_ptr + clip) <= tl.load(limits_ptr + clip):
+        return
+    clusters = tl.arange(0, BLOCK_K)
+    features = tl.arange(0, BLOCK_D)
+    flat = tl.arange(0, BLOCK_K * BLOCK_D)
+    programs = tl.arange(0, BLOCK_P)
+    total = tl.zeros([BLOCK_K * BLOCK_D], dtype=tl.float32)
+    counts = tl.zeros([BLOCK_K], dtype=tl.int32)
+    for first in range(0, num_programs, BLOCK_P):
+        source = clip * num_programs + first + programs
+        valid = (first + programs < num_programs)[:, None]
+        total += tl.sum(
+            tl.load(sums_ptr + source[:, None] * (BLOCK_K * BLOCK_D) + flat[None, :], mask=valid, other=0.0), axis=0
+        )
+        counts += tl.sum(
+            tl.load(counts_ptr + source[:, None] * BLOCK_K + clusters[None, :], mask=valid, other=0), axis=0
+        )
+    sums = tl.reshape(total, [BLOCK_K, BLOCK_D])
+    is_element = (clusters < k)[:, None] & (features < D)[None, :]
+    target = centroids_ptr + clip * k * D + clusters[:, None] * D + features[None, :]
+    old = tl.load(target, mask=is_element, other=0.0)
+    means = tl.where(counts[:, None] > 0, sums / tl.maximum(counts, 1).to(tl.float32)[:, None], old)
+
+    if tl.sum(((counts == 0) & (clusters < k)).to(tl.int32), axis=0) > 0:
+        begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
+        for cluster in range(0, k):
+            if tl.sum(tl.where(clusters == cluster, counts, 0), axis=0) == 0:
+                best = tl.full([], 0.0, dtype=tl.float32)
+                best_row = begin
+                for start in range(begin, end, BLOCK_N):
+                    rows = start + tl.arange(0, BLOCK_N)
+                    valid = rows < end
+                    nearest = tl.load(nearest_ptr + rows, mask=valid, other=-1)
+                    gaps = tl.load(gaps_ptr + rows, mask=valid, other=-1.0)
+                    held = tl.sum(tl.where(nearest[:, None] == clusters[None, :], counts[None, :], 0), axis=1)
+                    spare = tl.where(held > 1, gaps, -1.0)
+                    greatest = tl.max(spare, axis=0)
+                    row = tl.min(tl.where(spare == greatest, rows, end), axis=0)
+                    # Strictly greater: an earlier block keeps a tie, as the lowest row does.
+                    best_row = tl.where(greatest > best, row, best_row)
+                    best = tl.maximum(greatest, best)
+                if best > 0:
+                    donor = tl.load(nearest_ptr + best_row)
+                    x = tl.load(points_ptr + features.to(tl.int64) * N + best_row, mask=features < D, other=0.0)
+                    counts = tl.where(clusters == donor, counts - 1, counts)
+                    counts = tl.where(clusters == cluster, 1, counts)
+                    sums = tl.where((clusters == donor)[:, None], sums - x[None, :], sums)
+                    sums = tl.where((clusters == cluster)[:, None], x[None, :], sums)
+                    changed = (clusters == donor) | (clusters == cluster)
+                    divided = sums / tl.maximum(counts, 1).to(tl.float32)[:, None]
+                    means = tl.where(changed[:, None], divided, means)
+                    # The next search must see the moved point with its new cluster.
+                    tl.debug_barrier()
+                    tl.store(nearest_ptr + best_row, cluster)
+                    tl.debug_barrier()
+
+    difference = tl.where(is_element, means - old, 0.0)
+    shift = tl.max(tl.sum(difference * difference, axis=1), axis=0)
+    tl.store(target, means, mask=is_element)
+    tl.store(shifts_ptr + clip, shift)
+    tl.store(iterations_ptr + clip, tl.load(iterations_ptr + clip) + 1)
+
+
+@triton.jit
+def _kmeans_membership_kernel(
+    points_ptr,
+    centroids_ptr,
+    clips_ptr,
+    membership_ptr,  # [N, k] bool
+    objectives_ptr,  # [B, programs] float32
+    N,
+    D,
+    k,
+    overlap,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    clip = tl.program_id(1).to(tl.int64)
+    begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
+    clusters = tl.arange(0, BLOCK_K)
+    objective = tl.zeros([BLOCK_N], dtype=tl.float32)
+    for start in range(begin + tl.program_id(0) * BLOCK_N, end, tl.num_programs(0) * BLOCK_N):
+        rows = start + tl.arange(0, BLOCK_N)
+        valid = rows < end
+        distances = _distances(
+            points_ptr, centroids_ptr + clip * k * D, rows, valid, clusters, N, D, k, BLOCK_N, BLOCK_K
+        )
+        _, members = _nearest_members(distances, clusters, overlap)
+        inside = valid[:, None] & (clusters < k)[None, :]
+        tl.store(membership_ptr + rows[:, None] * k + clusters[None, :], members, mask=inside)
+        objective += tl.sum(tl.where(members & inside, distances, 0.0), axis=1)
+    tl.store(objectives_ptr + clip * tl.num_programs(0) + tl.program_id(0), tl.sum(objective, axis=0))
+
+
+def lloyd_clips(
+    points: Tensor,
+    centroids: Tensor,
+    clips: Tensor,
+    limits: Tensor,
+    *,
+    longest: int,
+    overlap: int,
+    update_overlap: int,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Launch the iterations of all clips and the final memberships.
+
+    Args:
+        points: centred points [D, N] float32, contiguous, clip after clip along N.
+        centroids: first centroids [B, k, D] float32; overwritten with the last ones.
+        clips: borders [B + 1] int64 on the device.
+        limits: squared shift [B] float32 that ends a clip's loop.
+        longest: points in the longest clip.
+        overlap: clusters of a point in the final membership.
+        update_overlap: clusters of a point in the updates.
+        max_iterations: at most so many updates.
+
+    Returns:
+        membership [N, k] bool, centroids [B, k, D], objective [B] float64 and iterations [B] int64.
+    """
+    features, num_points = points.shape
+    num_clips, k, _ = centroids.shape
+    device = points.device
+    block_k = max(16, triton.next_power_of_2(k))
+    block_d = max(16, triton.next_power_of_2(features))
+    # Larger blocks of wider sums would not fit into 255 registers a thread.
+    block_n = 32 if block_k > 32 else 128 if block_d <= 16 else 64
+    programs = min(MAX_PROGRAMS, triton.cdiv(longest, block_n))
+    # Blocks of at most 8192 sums, 32 registers in each of 256 threads.
+    block_p = max(1, min(triton.next_power_of_2(programs), 8192 // (block_k * block_d)))
+    nearest = torch.empty(num_points, dtype=torch.int32, device=device)
+    gaps = torch.empty(num_points, dtype=torch.float32, device=device)
+    sums = torch.empty(num_clips, programs, block_k, block_d, dtype=torch.float32, device=device)
+    counts = torch.empty(num_clips, programs, block_k, dtype=torch.int32, device=device)
+    shifts = torch.full((num_clips,), float("inf"), device=device)
+    iterations = torch.zeros(num_clips, dtype=torch.int64, device=device)
+    can_sync = device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+    for iteration in range(max_iterations):
+        _kmeans_assign_kernel[(programs, num_clips)](
+            points,
+            centroids,
+            clips,
+            shifts,
+            limits,
+            nearest,
+            gaps,
+            sums,
+            counts,
+            num_points,
+            features,
+            k,
+            update_overlap,
+            BLOCK_N=block_n,
+            BLOCK_K=block_k,
+            BLOCK_D=block_d,
+            TERMS=0 if IS_INTERPRETED else 1,
+            num_warps=4,
+        )
+        _kmeans_update_kernel[(num_clips,)](
+            points,
+            centroids,
+            clips,
+            shifts,
+            limits,
+            nearest,
+            gaps,
+            sums,
+            counts,
+            iterations,
+            num_points,
+            features,
+            k,
+            programs,
+            BLOCK_P=block_p,
+            BLOCK_N=128,
+            BLOCK_K=block_k,
+            BLOCK_D=block_d,
+            num_warps=8,
+        )
+        if can_sync and iteration % SYNC_EVERY == SYNC_EVERY - 1 and bool((shifts <= limits).all()):
+            break
+    membership = torch.empty(num_points, k, dtype=torch.bool, device=device)
+    objectives = torch.empty(num_clips, programs, dtype=torch.float32, device=device)
+    _kmeans_membership_kernel[(programs, num_clips)](
+        points,
+        centroids,
+        clips,
+        membership,
+        objectives,
+        num_points,
+        features,
+        k,
+        overlap,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
+        num_warps=4,
+    )
+    return membership, centroids, objectives.sum(1, dtype=torch.float64), iterations

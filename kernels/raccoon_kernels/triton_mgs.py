@@ -1,0 +1,392 @@
+# A Triton kernel takes pointers and numbers that no annotation names.
+# ruff: noqa: ANN001, ANN202
+# mypy: disallow-untyped-defs=False
+"""Grid counts and token pooling in Triton.
+
+Counts: membership rows, padded to 32 clusters, are 32 bytes of 0 and 1, that is 8 words of four byte counters. A
+program takes a grid cell, gathers the row of each pixel's superpixel and adds words; a byte holds 255, so the counters
+are unpacked after at most 255 pixels. Nothing but labels, the small table and the counts is touched.
+
+Tokens: [clusters, cells] times [cells, d] on the matrix units, split over the cells; the partial sums are added in a
+fixed order by a second kernel. Counts up to 256 are exact in bfloat16 (two terms up to 65536) and float32 features are
+split into three bfloat16 terms, so nothing is lost. Windows of unequal size have fractional weights and are multiplied
+in plain float32. Backward: [cells, clusters] times [clusters, d]. All deterministic, no atomics.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from raccoon_kernels.windows import temporal_windows, window_borders
+
+IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+CLUSTERS_PER_BLOCK = 32
+# Programs that the token kernel is split into, about two for each of an H100's 132 multiprocessors.
+TARGET_PROGRAMS = 264
+
+
+@triton.jit
+def _grid_counts_fwd_kernel(
+    labels_ptr,  # [F, H, W]
+    table_ptr,  # [F, S, words] int32: four clusters a word, one byte each
+    counts_ptr,  # [t, h, w, k] float32
+    bin_starts_ptr,  # [t] int32: first frame of each temporal bin
+    bin_ends_ptr,  # [t] int32
+    S,
+    H,
+    W,
+    h,
+    w,
+    k,
+    words,
+    ROWS: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    IS_FRAMEWISE: tl.constexpr,
+):
+    cell = tl.program_id(0)
+    bin_index = (cell // (h * w)).to(tl.int64)
+    row_index, column_index = (cell // w) % h, cell % w
+    y0, y1 = row_index * H // h, ((row_index + 1) * H + h - 1) // h
+    x0, x1 = column_index * W // w, ((column_index + 1) * W + w - 1) // w
+    if IS_FRAMEWISE:
+        first, last = bin_index, bin_index + 1
+    else:
+        first = tl.load(bin_starts_ptr + bin_index).to(tl.int64)
+        last = tl.load(bin_ends_ptr + bin_index).to(tl.int64)
+
+    pixels = tl.arange(0, ROWS * BLOCK_X)
+    row, column = pixels // BLOCK_X, pixels % BLOCK_X
+    word = tl.program_id(1) * 8 + tl.arange(0, 8)
+    shifts = 8 * tl.arange(0, 4)
+    counts = tl.zeros([8, 4], dtype=tl.int32)
+    for frame in range(first, last):
+        for top in range(y0, y1, ROWS):
+            for left in range(x0, x1, BLOCK_X):
+                y, x = top + row, left + column
+                valid = (y < y1) & (x < x1)
+                label = tl.load(labels_ptr + frame * H * W + y * W + x, mask=valid, other=-1).to(tl.int32)
+                # A label outside the range is left out, never clamped.
+                valid &= (label >= 0) & (label < S)
+                packed = tl.load(
+                    table_ptr + (frame * S + label)[:, None] * words + word[None, :], mask=valid[:, None], other=0
+                )
+                total = tl.sum(packed, axis=0).to(tl.int32)
+                counts += (total[:, None] >> shifts[None, :]) & 255
+    clusters = word[:, None] * 4 + tl.arange(0, 4)[None, :]
+    tl.store(counts_ptr + cell.to(tl.int64) * k + clusters, counts.to(tl.float32), mask=clusters < k)
+
+
+@triton.jit
+def _multiply(a, b, total, A_TERMS: tl.constexpr, B_TERMS: tl.constexpr):
+    """Add a @ b to total: in float32 where A_TERMS is 0, else with the operands cut into bfloat16 terms."""
+    if A_TERMS == 0:
+        total += tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    else:
+        a0 = a.to(tl.bfloat16)
+        b0 = b.to(tl.bfloat16)
+        total = tl.dot(a0, b0, total)
+        if A_TERMS > 1:
+            a1 = (a - a0.to(tl.float32)).to(tl.bfloat16)
+            total = tl.dot(a1, b0, total)
+        if B_TERMS > 1:
+            rest = b.to(tl.float32) - b0.to(tl.float32)
+            b1 = rest.to(tl.bfloat16)
+            total = tl.dot(a0, b1, total)
+            if A_TERMS > 1:
+                total = tl.dot(a1, b1, total)
+            if B_TERMS > 2:
+                b2 = (rest - b1.to(tl.float32)).to(tl.bfloat16)
+                total = tl.dot(a0, b2, total)
+    return total
+
+
+@triton.jit
+def _pool_tokens_fwd_kernel(
+    features_ptr,  # [G, d]
+    counts_ptr,  # [G, k] float32
+    inverse_ptr,  # [G] float32: one over each window's pixels; not read where IS_UNIFORM
+    splits_ptr,  # [num_splits, 2] int64: first and last cell of each split
+    partials_ptr,  # [num_splits, k, d] float32
+    partial_masses_ptr,  # [num_splits, k] float32
+    d,
+    k,
+    BLOCK_G: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    A_TERMS: tl.constexpr,
+    B_TERMS: tl.constexpr,
+    IS_UNIFORM: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+):
+    split = tl.program_id(1).to(tl.int64)
+    columns = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    clusters = tl.program_id(2) * BLOCK_K + tl.arange(0, BLOCK_K)
+    begin, end = tl.load(splits_ptr + 2 * split), tl.load(splits_ptr + 2 * split + 1)
+    total = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
+    mass = tl.zeros([BLOCK_K], dtype=tl.float32)
+    for start in tl.range(begin, end, BLOCK_G, num_stages=NUM_STAGES):
+        cells = start + tl.arange(0, BLOCK_G)
+        valid = cells < end
+        is_weight = valid[None, :] & (clusters < k)[:, None]
+        weights = tl.load(counts_ptr + cells[None, :] * k + clusters[:, None], mask=is_weight, other=0.0)
+        if not IS_UNIFORM:
+            weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[None, :]
+        is_feature = valid[:, None] & (columns < d)[None, :]
+        features = tl.load(features_ptr + cells[:, None] * d + columns[None, :], mask=is_feature, other=0.0)
+        total = _multiply(weights, features, total, A_TERMS, B_TERMS)
+        mass += tl.sum(weights, axis=1)
+    row = split * k + clusters
+    tl.store(
+        partials_ptr + row[:, None] * d + columns[None, :], total, mask=(clusters < k)[:, None] & (columns < d)[None, :]
+    )
+    tl.store(partial_masses_ptr + row, mass, mask=clusters < tl.where(tl.program_id(0) == 0, k, 0))
+
+
+@triton.jit
+def _pool_tokens_combine_kernel(
+    partials_ptr,
+    partial_masses_ptr,
+    clips_ptr,  # [B + 1] int64: first split of each clip
+    tokens_ptr,  # [B, k, d] float32
+    masses_ptr,  # [B, k] float32, in units of W
+    scale,
+    d,
+    k,
+    BLOCK_D: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+):
+    clip = tl.program_id(2).to(tl.int64)
+    cluster = tl.program_id(1)
+    columns = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
+    total = tl.zeros([BLOCK_D], dtype=tl.float32)
+    mass = 0.0
+    for split in range(tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)):
+        row = split * k + cluster
+        total += tl.load(partials_ptr + row * d + columns, mask=columns < d, other=0.0)
+        mass += tl.load(partial_masses_ptr + row)
+    if NORMALIZE:
+        total = tl.div_rn(total, tl.full([BLOCK_D], 1.0, dtype=tl.float32) * tl.where(mass > 0, mass, 1.0))
+    else:
+        total = total * scale
+    out = clip * k + cluster
+    tl.store(tokens_ptr + out * d + columns, total, mask=columns < d)
+    tl.store(masses_ptr + out, mass * scale)
+
+
+@triton.jit
+def _pool_tokens_bwd_kernel(
+    shared_ptr,  # [B, k, d] float32: the tokens' gradients over the masses
+    counts_ptr,  # [G, k] float32
+    inverse_ptr,  # [G] float32
+    tiles_ptr,  # [num_tiles, 3] int64: first and last cell and the clip of each tile
+    grad_ptr,  # [G, d]
+    d,
+    k,
+    BLOCK_G: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    A_TERMS: tl.constexpr,
+    B_TERMS: tl.constexpr,
+    IS_UNIFORM: tl.constexpr,
+):
+    tile = tl.program_id(0).to(tl.int64)
+    begin, end = tl.load(tiles_ptr + 3 * tile), tl.load(tiles_ptr + 3 * tile + 1)
+    clip = tl.load(tiles_ptr + 3 * tile + 2)
+    cells = begin + tl.arange(0, BLOCK_G)
+    columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    valid = cells < end
+    total = tl.zeros([BLOCK_G, BLOCK_D], dtype=tl.float32)
+    for first in range(0, k, BLOCK_K):
+        clusters = first + tl.arange(0, BLOCK_K)
+        is_weight = valid[:, None] & (clusters < k)[None, :]
+        weights = tl.load(counts_ptr + cells[:, None] * k + clusters[None, :], mask=is_weight, other=0.0)
+        if not IS_UNIFORM:
+            weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[:, None]
+        shared = tl.load(
+            shared_ptr + (clip * k + clusters)[:, None] * d + columns[None, :],
+            mask=(clusters < k)[:, None] & (columns < d)[None, :],
+            other=0.0,
+        )
+        total = _multiply(weights, shared, total, A_TERMS, B_TERMS)
+    tl.store(
+        grad_ptr + cells[:, None] * d + columns[None, :],
+        total.to(grad_ptr.dtype.element_ty),
+        mask=valid[:, None] & (columns < d)[None, :],
+    )
+
+
+def grid_counts(
+    labels: Tensor,
+    membership: Tensor,
+    grid: Sequence[int],
+    frame_offsets: Sequence[int],
+    feature_offsets: Sequence[int],
+) -> Tensor:
+    """Launch the counting: [t, h, w, k] float32 exact integers."""
+    num_frames, height, width = labels.shape
+    (h, w), (num_superpixels, k), t = grid, membership.shape[1:], feature_offsets[-1]
+    padded = triton.cdiv(k, CLUSTERS_PER_BLOCK) * CLUSTERS_PER_BLOCK
+    table = torch.zeros(num_frames, num_superpixels, padded, dtype=torch.uint8, device=labels.device)
+    table[..., :k] = membership
+    counts = torch.empty(t, h, w, k, dtype=torch.float32, device=labels.device)
+    is_framewise = list(frame_offsets) == list(feature_offsets)
+    starts, ends = _bins(tuple(frame_offsets), tuple(feature_offsets), labels.device)
+    window_width = max(end - start for start, end in zip(*window_borders(width, w), strict=True))
+    window_height = max(end - start for start, end in zip(*window_borders(height, h), strict=True))
+    # A block's valid pixels must not exceed 255, what a byte counts to.
+    block_x = min(64, triton.next_power_of_2(window_width))
+    used_x = min(block_x, window_width)
+    rows = min(256 // block_x, triton.next_power_of_2(window_height))
+    while rows > 1 and min(rows, window_height) * used_x > 255:
+        rows //= 2
+    _grid_counts_fwd_kernel[(t * h * w, padded // CLUSTERS_PER_BLOCK)](
+        labels.contiguous(),
+        table.view(torch.int32),
+        counts,
+        starts,
+        ends,
+        num_superpixels,
+        height,
+        width,
+        h,
+        w,
+        k,
+        padded // 4,
+        ROWS=rows,
+        BLOCK_X=block_x,
+        IS_FRAMEWISE=is_framewise,
+        num_warps=2,
+    )
+    return counts
+
+
+def pool_tokens(
+    features: Tensor,
+    counts: Tensor,
+    inverse: Tensor | None,
+    area: int,
+    feature_offsets: Sequence[int],
+    normalize: bool,
+) -> tuple[Tensor, Tensor]:
+    """Launch the pooling; inverse [t, h, w] float32 is None where all windows hold `area` pixels."""
+    _, h, w, d = features.shape
+    k = counts.shape[3]
+    block_d, block_g = min(128, max(16, triton.next_power_of_2(d))), (32 if features.dtype == torch.float32 else 64)
+    block_k = CLUSTERS_PER_BLOCK
+    blocks = triton.cdiv(d, block_d) * triton.cdiv(k, block_k)
+    chunk = max(block_g, triton.cdiv(features[..., 0].numel() * blocks, TARGET_PROGRAMS * block_g) * block_g)
+    splits, clips = _splits(tuple(feature_offsets), h * w, chunk, features.device)
+    partials = torch.empty(splits.shape[0], k, d, dtype=torch.float32, device=features.device)
+    partial_masses = torch.empty(splits.shape[0], k, dtype=torch.float32, device=features.device)
+    num_clips = len(feature_offsets) - 1
+    tokens = torch.empty(num_clips, k, d, dtype=torch.float32, device=features.device)
+    masses = torch.empty(num_clips, k, dtype=torch.float32, device=features.device)
+    a_terms, b_terms = _terms(inverse is None, area, features.dtype)
+    _pool_tokens_fwd_kernel[(triton.cdiv(d, block_d), splits.shape[0], triton.cdiv(k, block_k))](
+        features.contiguous(),
+        counts,
+        counts if inverse is None else inverse,
+        splits,
+        partials,
+        partial_masses,
+        d,
+        k,
+        BLOCK_G=block_g,
+        BLOCK_K=block_k,
+        BLOCK_D=block_d,
+        A_TERMS=a_terms,
+        B_TERMS=b_terms,
+        IS_UNIFORM=inverse is None,
+        NUM_STAGES=3,
+        num_warps=4,
+    )
+    combine_d = min(256, triton.next_power_of_2(d))
+    _pool_tokens_combine_kernel[(triton.cdiv(d, combine_d), k, num_clips)](
+        partials,
+        partial_masses,
+        clips,
+        tokens,
+        masses,
+        1.0 / area if inverse is None else 1.0,
+        d,
+        k,
+        BLOCK_D=combine_d,
+        NORMALIZE=normalize,
+        num_warps=4,
+    )
+    return tokens, masses
+
+
+def pool_tokens_backward(
+    shared: Tensor,
+    counts: Tensor,
+    inverse: Tensor | None,
+    area: int,
+    feature_offsets: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """Launch the backward: gradients of the features [t, h, w, d] from the tokens' shares [B, k, d] float32."""
+    t, h, w, k = counts.shape
+    d = shared.shape[2]
+    block_g, block_d = 64, min(128, max(16, triton.next_power_of_2(d)))
+    tiles = _tiles(tuple(feature_offsets), h * w, block_g, counts.device)
+    grad = torch.empty(t, h, w, d, dtype=dtype, device=counts.device)
+    a_terms, b_terms = _terms(inverse is None, area, torch.float32)
+    _pool_tokens_bwd_kernel[(tiles.shape[0], triton.cdiv(d, block_d))](
+        shared.contiguous(),
+        counts,
+        counts if inverse is None else inverse,
+        tiles,
+        grad,
+        d,
+        k,
+        BLOCK_G=block_g,
+        BLOCK_K=CLUSTERS_PER_BLOCK,
+        BLOCK_D=block_d,
+        A_TERMS=a_terms,
+        B_TERMS=b_terms,
+        IS_UNIFORM=inverse is None,
+        num_warps=4,
+    )
+    return grad
+
+
+def _terms(is_uniform: bool, area: int, dtype: torch.dtype) -> tuple[int, int]:
+    """How many bfloat16 terms the weights and the other operand need; (0, 0) multiplies in float32."""
+    if IS_INTERPRETED or not is_uniform or area > 2**16:
+        return 0, 0
+    return (1 if area <= 256 else 2), {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}[dtype]
+
+
+@lru_cache(maxsize=16)
+def _bins(
+    frame_offsets: tuple[int, ...], feature_offsets: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    starts, ends = temporal_windows(frame_offsets, feature_offsets)
+    return torch.tensor(starts, dtype=torch.int32, device=device), torch.tensor(ends, dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=16)
+def _splits(
+    feature_offsets: tuple[int, ...], cells_per_bin: int, chunk: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cut each clip's cells into chunks: the chunks' borders [n, 2] and each clip's first chunk [B + 1]."""
+    borders, firsts = [], [0]
+    for start, end in pairwise(offset * cells_per_bin for offset in feature_offsets):
+        borders += [(begin, min(begin + chunk, end)) for begin in range(start, end, chunk)]
+        firsts.append(len(borders))
+    return torch.tensor(borders, device=device), torch.tensor(firsts, device=device)
+
+
+@lru_cache(maxsize=16)
+def _tiles(feature_offsets: tuple[int, ...], cells_per_bin: int, chunk: int, device: torch.device) -> Tensor:
+    """Cut each clip's cells into tiles: first cell, last cell and clip of each [n, 3]."""
+    borders, firsts = _splits(feature_offsets, cells_per_bin, chunk, device)
+    clips = torch.arange(len(feature_offsets) - 1, device=device).repeat_interleave(firsts.diff())
+    return torch.cat([borders, clips[:, None]], 1)
