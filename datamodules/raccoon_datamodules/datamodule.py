@@ -97,8 +97,9 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     @property
     def order(self) -> Order:
         """The training order; opens the sources if need be."""
-        self.setup("fit")
-        assert self._order is not None
+        if self._order is None:
+            self._sources = _open(self._train)
+            self._order = _order(self._sources, self._weights, seed=self.seed, window_shards=self._window_shards)
         return self._order
 
     @property
@@ -114,9 +115,8 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
 
         Raises as `Index.load`, `SampleOrder` and `MixedOrder`.
         """
-        if stage in (None, "fit") and self._order is None:
-            self._sources = _open(self._train)
-            self._order = _order(self._sources, self._weights, seed=self.seed, window_shards=self._window_shards)
+        if stage in (None, "fit"):
+            _ = self.order
         if stage in (None, "fit", "validate") and self._val is not None and self._val_source is None:
             opened = _open(self._val)
             if len(opened) != 1:

@@ -234,6 +234,18 @@ def test_a_second_run_of_one_datamodule_begins_anew(shards, tmp_path):
     assert first.seen == second.seen == list(range(8))
 
 
+def test_asking_for_keys_in_mid_run_leaves_the_position_alone(shards, tmp_path):
+    dm = datamodule(shards)
+
+    class Asker(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            assert dm.keys_of(batch.ordinal.tolist()) == batch.key
+            assert dm.state_dict()["ordinal"] == 4 * (index + 1)
+
+    trainer(tmp_path, 3, callbacks=[Asker()]).fit(Recorder(), dm)
+    assert dm.state_dict()["ordinal"] == 12
+
+
 def test_epochs_of_limited_length_lose_no_batch(shards, tmp_path):
     model = Recorder()
     run = pl.Trainer(
