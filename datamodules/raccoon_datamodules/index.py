@@ -1,7 +1,7 @@
 """``index.json``: what is in the shards of a folder and where, so that any sample is read without reading another.
 
 One index describes one split in one folder. Its columns are small integers in base64 (docs/format.md), because a
-million samples have some ten million members: as JSON numbers they would take seconds and gigabytes to load.
+million samples have some ten million members: as JSON numbers they would take gigabytes of memory to load.
 """
 
 import base64
