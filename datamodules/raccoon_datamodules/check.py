@@ -17,6 +17,7 @@ from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import INDEX_NAME, Index, Shard
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.members import MemberError, object_suffix, parse_suffix
+from raccoon_datamodules.reader import is_url
 from raccoon_datamodules.sample import VplmSample, decode
 from raccoon_datamodules.sources import ShardSource
 from raccoon_datamodules.view import MemberView
@@ -100,8 +101,10 @@ def check_shards(folder: str | Path, *, progress: Progress | None = None) -> Che
 
     Raises:
         FileNotFoundError: if the folder or its index is not there.
-        ValueError: if the index cannot be read.
+        ValueError: if the index cannot be read, or the shards are not in a local folder.
     """
+    if is_url(folder):
+        raise ValueError(f"a check reads every byte and needs a local folder, got {folder}; download the shards first")
     source = ShardSource(folder)
     index = source.index
     report = CheckReport(folder=str(folder), split=index.split, num_shards=len(index.shards))

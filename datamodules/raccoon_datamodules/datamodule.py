@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 
 from raccoon_datamodules.faults import FaultLog, Loaded
-from raccoon_datamodules.loader import OrderedLoader, OrderedSamples, Place, endless, once
+from raccoon_datamodules.loader import Once, OrderedLoader, OrderedSamples, Place, endless
 from raccoon_datamodules.order import MixedOrder, Order, SampleOrder, SampleRef, draw
 from raccoon_datamodules.sources import ShardSource, Source
 from raccoon_datamodules.tasks import Choice, choose
@@ -151,7 +151,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         place = self._place(training=False)
         pieces = place.world * self._place(training=True).parts
         size = self.val_batch_size or max(1, self.global_batch_size // pieces)
-        batches = once(len(order), size, place)
+        batches = Once(len(order), size, place)
         log = FaultLog(None, **self._caps)  # type: ignore[arg-type]
         return OrderedLoader(
             samples,

@@ -157,18 +157,28 @@ def endless(start: int, global_batch: int, place: Place) -> Iterator[range]:
     return steps()
 
 
-def once(num_samples: int, batch_size: int, place: Place) -> list[range]:
-    """This rank's batches of one pass in stored order, equally many on every rank.
+@dataclass(frozen=True, slots=True)
+class Once:
+    """This rank's batches of one pass in stored order, equally many on every rank; made as they are asked for.
 
     On one rank the last batch is what is left. On several it is filled up with ordinals from ``num_samples`` on, which
     stand for the first samples again: a metric leaves them out by ``ordinal >= num_samples``.
     """
-    size = batch_size * place.world
-    starts = range(place.rank * batch_size, -(-num_samples // size) * size, size)
-    batches = [range(start, start + batch_size) for start in starts]
-    if place.world == 1:
-        batches[-1] = range(batches[-1].start, num_samples)
-    return batches
+
+    num_samples: int
+    batch_size: int
+    place: Place
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-self.num_samples // (self.batch_size * self.place.world))
+
+    def __iter__(self) -> Iterator[range]:
+        """The ordinals of each batch."""
+        for number in range(len(self)):
+            start = (number * self.place.world + self.place.rank) * self.batch_size
+            end = start + self.batch_size
+            yield range(start, min(end, self.num_samples) if self.place.world == 1 else end)
 
 
 def _one_thread(_: int) -> None:

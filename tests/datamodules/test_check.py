@@ -227,6 +227,11 @@ def test_a_folder_without_an_index_can_be_reindexed(copy):
     assert (copy / "index.json").read_bytes() == before
 
 
+def test_an_address_is_not_checked():
+    with pytest.raises(ValueError, match="a check reads every byte and needs a local folder, got http://x"):
+        check_shards("http://x")
+
+
 def test_memory_stays_flat(make_shards, tmp_path):
     folder = make_shards(tmp_path / "x", 24, samples_per_shard=4)
     marks = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from raccoon_datamodules.batch import P2VBatch
 from raccoon_datamodules.faults import TooManyFaultsError
 from raccoon_datamodules.index import Index
-from raccoon_datamodules.loader import Place, endless, once
+from raccoon_datamodules.loader import Once, Place, endless
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.sources import ShardSource, SyntheticSource
 
@@ -140,11 +140,11 @@ def test_a_batch_that_does_not_divide_among_the_ranks_is_refused_at_once():
 
 
 def test_validation_goes_once_through_on_one_rank():
-    assert [list(batch) for batch in once(10, 4, Place())] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [list(batch) for batch in Once(10, 4, Place())] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_validation_gives_every_rank_as_many_batches():
-    found = [[list(batch) for batch in once(10, 2, Place(rank, 3))] for rank in range(3)]
+    found = [[list(batch) for batch in Once(10, 2, Place(rank, 3))] for rank in range(3)]
     assert found == [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10, 11]]]
 
 
@@ -378,6 +378,13 @@ def test_scenes_are_rendered_on_the_fly(tmp_path):
     assert sum(len(batch.key) for batch in dm.val_dataloader()) == 3
     again = take(P2VDataModule(source, num_frames=4, size=(32, 32), global_batch_size=2), 1)[0]
     assert torch.equal(again.target, first.target)
+
+
+def test_validation_on_endless_scenes_costs_nothing_until_it_is_limited():
+    source = SyntheticSource(num_frames=4, size=(32, 32), split="val")
+    loader = P2VDataModule(source, source, num_frames=4, size=(32, 32), global_batch_size=2).val_dataloader()
+    assert len(loader) == 250_000_000
+    assert next(iter(loader)).ordinal.tolist() == [0, 1]
 
 
 def test_scenes_of_the_splits_never_meet():
