@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -77,7 +78,7 @@ class P2VParts(nn.Module):
 
     Raises:
         FileNotFoundError: if a part is not there.
-        ValueError: if a part is neither in ``weights`` nor named, or does not fit the others.
+        ValueError: if a part is neither in ``weights`` nor named, is damaged, or does not fit the others.
     """
 
     def __init__(
@@ -236,6 +237,12 @@ def _part_of_text(text: Path | None, base: Path | None, name: str) -> Path:
 def _load_strictly(cls: Any, folder: Path, **settings: Any) -> Any:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"there is no {cls.__name__} in {folder}: config.json is missing")
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as err:
+            raise ValueError(f"the weight file {path} is damaged ({err}); copy or train it again") from err
     try:
         model, report = cls.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
