@@ -215,7 +215,7 @@ class Index:
             data = read_whole(path)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
-                f"no {INDEX_NAME} in {base}; shards without one are indexed by raccoon_datamodules.check.reindex"
+                f"no {INDEX_NAME} in {base}; `raccoon vplm check --reindex` makes it"
             ) from None
         return cls.parse(data, base=base, path=path)
 
@@ -226,7 +226,7 @@ class Index:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:
             raise ValueError(
-                f"{path} must be JSON: {err}; write it anew with raccoon_datamodules.check.reindex(folder)"
+                f"{path} must be JSON: {err}; write it anew with `raccoon vplm check --reindex`"
             ) from err
         if not isinstance(value, dict) or value.get("format") != INDEX_FORMAT:
             raise ValueError(f'{path} is not an index of VPLM shards: it must hold "format": "{INDEX_FORMAT}"')
@@ -240,7 +240,7 @@ class Index:
             stated = value["num_samples"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise ValueError(
-                f"{path} is damaged: {err!r}; write it anew with raccoon_datamodules.check.reindex(folder)"
+                f"{path} is damaged: {err!r}; write it anew with `raccoon vplm check --reindex`"
             ) from err
         if stated != len(index) or not len(index):
             raise ValueError(

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
 
-MAX_REPORTED = 20
-
 
 def add_parser(subparsers: Any) -> None:
     """Register the verb and its own verbs."""
@@ -26,9 +24,9 @@ def add_parser(subparsers: Any) -> None:
     )
     synth.add_argument("--out", required=True, metavar="DIR", help="the folder to write; must be new or empty")
     synth.add_argument("--count", type=int, required=True, metavar="N", help="number of scenes")
-    synth.add_argument("--seed", type=int, default=0, metavar="S", help="the first scene's seed (default 0)")
+    synth.add_argument("--seed", type=int, default=0, metavar="S", help="the first scene's number in its split")
     synth.add_argument("--difficulty", choices=("easy", "medium", "hard"), default="easy", help="default easy")
-    synth.add_argument("--split", default="train", help="the name in the shards' file names (default train)")
+    synth.add_argument("--split", default="train", help="train, val or test: they share no scene (default train)")
     synth.add_argument("--frames", type=int, default=8, metavar="F", help="frames per clip (default 8)")
     synth.add_argument("--size", default="64x64", metavar="HxW", help="height x width in pixels (default 64x64)")
     synth.add_argument("--fps", type=float, default=8.0, help="frames per second (default 8)")
@@ -45,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
         epilog="example: raccoon vplm check scenes",
     )
     check.add_argument("folder", metavar="DIR", help="the folder that holds the shards and index.json")
+    check.add_argument("--reindex", action="store_true", help="write index.json anew from the shards first")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=run_check)
 
@@ -86,6 +85,7 @@ def run_synth(args: argparse.Namespace, console: "Console") -> int:
     """Render the scenes."""
     import time
 
+    from raccoon_datamodules.synthetic import seed_of
     from raccoon_datamodules.writer import write_encoded
 
     if args.count < 1:
@@ -95,7 +95,8 @@ def run_synth(args: argparse.Namespace, console: "Console") -> int:
     if args.workers < 0:
         raise ValueError(f"--workers must not be negative, got {args.workers}")
     size = _size(args.size)
-    jobs = [(args.seed + i, args.difficulty, args.frames, size, args.fps) for i in range(args.count)]
+    seeds = [seed_of(args.split, args.seed + i) for i in range(args.count)]
+    jobs = [(seed, args.difficulty, args.frames, size, args.fps) for seed in seeds]
     began = time.perf_counter()
     with _encoded(jobs, args.workers) as samples, console.progress("scenes") as progress:
         index = write_encoded(
@@ -120,15 +121,13 @@ def _counted(samples: Iterable[Any], total: int, progress: Any) -> Iterator[Any]
 
 def run_check(args: argparse.Namespace, console: "Console") -> int:
     """Examine the data set; exit code 1 if something is wrong with it."""
-    from raccoon_datamodules.check import check_shards
+    from raccoon_datamodules.check import check_shards, reindex
 
+    if args.reindex:
+        index = reindex(args.folder)
+        console.note(f"{args.folder}: wrote the index of {len(index.shards)} shards anew")
     with console.progress("samples") as progress:
         report = check_shards(args.folder, progress=progress)
-    for problem in report.problems[:MAX_REPORTED]:
-        console.say(str(problem))
-    if len(report.problems) > MAX_REPORTED:
-        console.say(f"... and {len(report.problems) - MAX_REPORTED} more; --json lists all")
-    verdict = "nothing wrong" if not report.problems else f"{len(report.problems)} problems"
-    console.say(f"{args.folder}: {report.num_samples} samples in {report.num_shards} shards, {verdict}")
+    console.say(str(report))
     console.result(report.to_json())
-    return 1 if report.problems else 0
+    return 0 if report.ok else 1
