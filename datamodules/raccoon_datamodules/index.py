@@ -214,9 +214,7 @@ class Index:
         try:
             data = read_whole(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(
-                f"no {INDEX_NAME} in {base}; `raccoon vplm check --reindex` makes it"
-            ) from None
+            raise FileNotFoundError(f"no {INDEX_NAME} in {base}; `raccoon vplm check --reindex` makes it") from None
         return cls.parse(data, base=base, path=path)
 
     @classmethod
@@ -225,9 +223,7 @@ class Index:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:
-            raise ValueError(
-                f"{path} must be JSON: {err}; write it anew with `raccoon vplm check --reindex`"
-            ) from err
+            raise ValueError(f"{path} must be JSON: {err}; write it anew with `raccoon vplm check --reindex`") from err
         if not isinstance(value, dict) or value.get("format") != INDEX_FORMAT:
             raise ValueError(f'{path} is not an index of VPLM shards: it must hold "format": "{INDEX_FORMAT}"')
         if value.get("schema") != INDEX_SCHEMA:
@@ -239,9 +235,7 @@ class Index:
             index = cls(check_split(value["split"]), shards, base)
             stated = value["num_samples"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise ValueError(
-                f"{path} is damaged: {err!r}; write it anew with `raccoon vplm check --reindex`"
-            ) from err
+            raise ValueError(f"{path} is damaged: {err!r}; write it anew with `raccoon vplm check --reindex`") from err
         if stated != len(index) or not len(index):
             raise ValueError(
                 f"{path} must list at least one sample and as many as it states ({stated}), lists {len(index)}"

@@ -117,7 +117,7 @@ def test_a_missing_folder_is_said_so(tmp_path, load):
 
 
 def test_a_folder_without_an_index_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no index.json in .*; shards without one are indexed by"):
+    with pytest.raises(FileNotFoundError, match=r"no index.json in .*; `raccoon vplm check --reindex` makes it"):
         Index.load(tmp_path)
 
 
