@@ -1,0 +1,210 @@
+"""Clips to visual tokens, and visual tokens to the language model's embeddings (paper, equations 1 and 2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raccoon.interfaces import SuperpixelModel
+from raccoon.models.mgs import MGSPooling, visual_tokens
+from raccoon_kernels import mgs_pool, overlapping_kmeans, superpixel_mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisualTokens:
+    """The tokens of a batch of clips.
+
+    features: [e^s ; e^l ; e^t], [B, N, d]; zero for a cluster without pixels.
+    valid: [B, N] bool, False for such clusters.
+    tracks: where each cluster is, float32 [B, k, 3 F]: for each frame its share of the pixels and, where it has any,
+        its centre's x and y from -0.5 to 0.5 (0 elsewhere).
+    """
+
+    features: Tensor
+    valid: Tensor
+    tracks: Tensor
+
+
+class VisualTokenizer(nn.Module):
+    """A frozen visual encoder with spatial, temporal and multi-granular spatiotemporal pooling.
+
+    Args:
+        encoder: a `raccoon.interfaces.VisualEncoder` that is a module and gives one grid per frame.
+        superpixels: what the pooling clusters.
+        pooling: its ``num_clusters`` is k.
+        num_frames: frames of a clip, t.
+
+    Raises:
+        ValueError: if num_frames is not positive.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, superpixels: SuperpixelModel, pooling: MGSPooling, *, num_frames: int
+    ) -> None:
+        super().__init__()
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.superpixels = superpixels
+        self.pooling = pooling
+        self.num_frames = num_frames
+        side = int(self._encoder.image_size) // int(self._encoder.patch_size)
+        self.grid_size = (side, side)
+
+    @property
+    def _encoder(self) -> Any:
+        return self.encoder
+
+    @property
+    def width(self) -> int:
+        """d, the features' width."""
+        return int(self._encoder.width)
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """N = t + k + h w."""
+        return self.num_frames + self.pooling.num_clusters + self.grid_size[0] * self.grid_size[1]
+
+    @torch.no_grad()
+    def forward(
+        self, *, frames: Tensor | None = None, grid: Tensor | None = None, superpixels: Tensor | None = None
+    ) -> VisualTokens:
+        """Encode and pool.
+
+        Args:
+            frames: [B, F, 3, H, W] float in [0, 1].
+            grid: or features of the encoder [B, t, h, w, d]. Their colours are not known, so the cells of the grid take
+                the superpixels' place and the features that of the colours: not the tokens that frames would give.
+            superpixels: labels of the frames, integer [B, F, H, W]; None computes them.
+
+        Raises:
+            ValueError: if not exactly one of frames and grid is given, superpixels come without frames, or the clip has
+                another number of frames or the grid another size than this network's.
+        """
+        if (frames is None) == (grid is None):
+            given = "both" if frames is not None else "neither"
+            raise ValueError(f"exactly one of frames and grid must be given, got {given}")
+        if frames is None:
+            assert grid is not None
+            if superpixels is not None:
+                raise ValueError("superpixels belong to frames; cached features are clustered cell by cell")
+            self._check(grid)
+            return self._from_grid(grid)
+        if frames.ndim != 5 or frames.shape[1] != self.num_frames:
+            raise ValueError(
+                f"frames must be [B, {self.num_frames}, 3, H, W], got {list(frames.shape)}; this network was made for "
+                f"{self.num_frames} frames"
+            )
+        flat = frames.flatten(0, 1)
+        grid = self._encoder.encode(flat).unflatten(0, frames.shape[:2])
+        self._check(grid)
+        cells: tuple[int, int] | None = None
+        if superpixels is None:
+            # A superpixel model that keeps to a grid of cells says so, which the kernels can use.
+            if hasattr(self.superpixels, "grid"):
+                cells = self.superpixels.grid(frames.shape[3], frames.shape[4])
+            labels, count = self.superpixels.segment(flat)
+            superpixels = labels.unflatten(0, frames.shape[:2])
+        else:
+            count = int(superpixels.max()) + 1
+        pooled = self.pooling(grid, frames, superpixels, count, superpixel_grid=cells)
+        tracks = _tracks(superpixels, pooled.membership, count, cells)
+        return self._joined(grid, pooled.tokens, pooled.valid, tracks)
+
+    def _from_grid(self, grid: Tensor) -> VisualTokens:
+        clips, num_frames, h, w, _ = grid.shape
+        cells = torch.arange(h * w, device=grid.device).reshape(h, w).expand(clips, num_frames, h, w).contiguous()
+        with torch.autocast(grid.device.type, enabled=False):
+            features = grid.flatten(0, 1)
+            offsets = [clip * num_frames for clip in range(clips + 1)]
+            membership = overlapping_kmeans(
+                features.flatten(0, 2).float(),
+                self.pooling.num_clusters,
+                self.pooling.overlap,
+                algorithm=self.pooling.algorithm,
+                seed=self.pooling.seed,
+                offsets=[offset * h * w for offset in offsets],
+                backend=self.pooling.backend,
+            ).membership.reshape(clips, num_frames, h * w, self.pooling.num_clusters)
+            local, valid = mgs_pool(
+                features,
+                cells.flatten(0, 1),
+                membership.flatten(0, 1),
+                frame_offsets=offsets,
+                feature_offsets=offsets,
+                normalize=self.pooling.normalize,
+                backend=self.pooling.backend,
+            )
+        return self._joined(grid, local.to(grid.dtype), valid, _tracks(cells, membership, h * w, (h, w)))
+
+    def _joined(self, grid: Tensor, local: Tensor, valid: Tensor, tracks: Tensor) -> VisualTokens:
+        others = torch.ones(len(grid), grid.shape[1], dtype=torch.bool, device=grid.device)
+        places = torch.ones(len(grid), grid.shape[2] * grid.shape[3], dtype=torch.bool, device=grid.device)
+        return VisualTokens(visual_tokens(grid, local), torch.cat((others, valid, places), dim=1), tracks)
+
+    def _check(self, grid: Tensor) -> None:
+        expected = (self.num_frames, *self.grid_size, self.width)
+        if grid.ndim != 5 or tuple(grid.shape[1:]) != expected:
+            raise ValueError(
+                f"the features of a clip must be {list(expected)} (t, h, w, d), got {list(grid.shape[1:])}; they come "
+                "from another encoder or another number of frames"
+            )
+
+
+class Projector(nn.Module):
+    """Two linear layers with GELU between (LLaVA's ``mlp2x_gelu``), and optionally what each token stands for.
+
+    Args:
+        visual: where the tokens come from; their number and width.
+        width: D, that of the language model.
+        position_embeddings: add learned embeddings of a token's kind, frame, place, or a cluster's track.
+    """
+
+    def __init__(self, visual: VisualTokenizer, width: int, *, position_embeddings: bool = False) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(visual.width, width), nn.GELU(), nn.Linear(width, width))
+        self.positions = Positions(visual, width) if position_embeddings else None
+
+    def forward(self, tokens: VisualTokens) -> Tensor:
+        """Embeddings [B, N, D] in the dtype of the weights; zero where a token is not valid."""
+        out: Tensor = self.mlp(tokens.features.to(next(self.mlp.parameters()).dtype))
+        if self.positions is not None:
+            out = out + self.positions(tokens.tracks)
+        return out * tokens.valid[..., None]
+
+
+class Positions(nn.Module):
+    """Which frame a token is, which place, or where its cluster is in each frame."""
+
+    def __init__(self, visual: VisualTokenizer, width: int) -> None:
+        super().__init__()
+        # Small beside the projected features, as the embeddings of a language model are.
+        self.frames = nn.Parameter(torch.randn(visual.num_frames, width) * 0.02)
+        self.places = nn.Parameter(torch.randn(visual.grid_size[0] * visual.grid_size[1], width) * 0.02)
+        self.tracks = nn.Linear(3 * visual.num_frames, width)
+
+    def forward(self, tracks: Tensor) -> Tensor:
+        """Embeddings [B, N, D] for tracks [B, k, 3 F]."""
+        clips = len(tracks)
+        frames, places = (table.expand(clips, -1, -1) for table in (self.frames, self.places))
+        return torch.cat((frames, self.tracks(tracks.to(self.frames.dtype)), places), dim=1)
+
+
+def _tracks(labels: Tensor, membership: Tensor, count: int, cells: tuple[int, int] | None) -> Tensor:
+    """Where clusters are, see `VisualTokens`; labels [B, F, H, W], membership [B, F, S, k]."""
+    clips, num_frames, height, width = labels.shape
+    y = (torch.arange(height, device=labels.device) + 0.5) / height - 0.5
+    x = (torch.arange(width, device=labels.device) + 0.5) / width - 0.5
+    places = torch.stack((x.expand(height, width), y[:, None].expand(height, width)))
+    with torch.autocast(labels.device.type, enabled=False):
+        means, counts = superpixel_mean(
+            places.expand(clips * num_frames, -1, -1, -1).contiguous(), labels.flatten(0, 1), count, grid=cells
+        )
+        mass = membership.float() * counts.reshape(clips, num_frames, count, 1)
+        total = mass.sum(dim=2)
+        # [B, F, k, 2]
+        centres = torch.einsum("bfsk,bfsc->bfkc", mass, means.reshape(clips, num_frames, count, 2))
+        centres = centres / total.clamp(min=1)[..., None]
+        share = (total / (height * width))[..., None]
+    return torch.cat((share, centres), dim=-1).permute(0, 2, 1, 3).flatten(2)
