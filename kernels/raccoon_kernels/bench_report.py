@@ -140,7 +140,7 @@ def table(results: Sequence[Result], ceilings: Ceilings) -> list[str]:
         lines.append(
             f"| {name} | {mode} | {result.provider} | {timing.p50:.4g} ({timing.p20:.4g}, {timing.p80:.4g}) "
             f"| {result.gbps or 0:.4g} | {result.percent_of_copy(ceilings) or 0:.3g} "
-            f"| {(result.peak_bytes or 0) / 1e6:.4g} | {_error(result.error)} "
+            f"| {_megabytes(result.peak_bytes)} | {_error(result.error)} "
             f"| {'yes' if result.is_deterministic else 'no'} | {f'{masks / timing.p50:.3g}' if masks else ''} |"
         )
     return lines
@@ -157,7 +157,7 @@ def console_line(result: Result, ceilings: Ceilings) -> str:
     return (
         f"{head} {timing.p50:9.4f} ms (p20 {timing.p20:.4f} p80 {timing.p80:.4f}, spread {100 * timing.spread:.0f} %) "
         f"{result.gbps or 0:7.1f} GB/s {result.percent_of_copy(ceilings) or 0:5.1f} % of copy  "
-        f"mem {(result.peak_bytes or 0) / 1e6:.1f} MB  err {_error(result.error)}  "
+        f"mem {_megabytes(result.peak_bytes)} MB  err {_error(result.error)}  "
         f"det {'yes' if result.is_deterministic else 'no'}"
     )
 
@@ -197,7 +197,7 @@ def plot(results: Sequence[Result], path: Path, *, machine: Machine, ceilings: C
             floor = sorted({(r.case.num_frames, r.case.minimum_bytes(r.mode)) for r in chosen})
             frames = [frames for frames, _ in floor]
             row[0].plot(
-                frames, [b / ceilings.copy_gbps / 1e6 for _, b in floor], "k--", label="copy of the least bytes"
+                frames, [b / ceilings.copy_gbps / 1e6 for _, b in floor], "k--x", label="copy of the least bytes"
             )
             case, mode = chosen[0].case, chosen[0].mode
             row[0].set_title(f"{op}, {mode}: C={case.channels} k={case.num_clusters} v={case.overlap} {case.dtype}")
@@ -275,6 +275,10 @@ def _median_of(results: Sequence[Result], like: Result, provider: str) -> float 
         if same and not result.graph and result.timing is not None:
             return result.timing.p50
     return None
+
+
+def _megabytes(peak: int | None) -> str:
+    return "-" if peak is None else f"{peak / 1e6:.4g}"
 
 
 def _error(error: float | None) -> str:

@@ -17,8 +17,9 @@ from .bench_yardsticks import Function, Unavailable
 # ||out - float64|| / ||float64|| above which a result is wrong. The bounds tell a wrong result from a rounded one; how
 # the kernels' rounding compares with plain torch's is a target of its own.
 _TOLERANCE = {"fp32": 1e-5, "u8": 1e-5, "fp16": 5e-3, "bf16": 3e-2}
-# Twenty iterations of k-means carry on a point that rounding puts into another cluster.
-_CLUSTERING_TOLERANCE = 1e-3
+# Twenty iterations of k-means carry on a point that rounding puts into another cluster; others round their distances to
+# tf32 (flash-kmeans: 2e-3 seen on an H200), ours must not.
+_CLUSTERING_TOLERANCE = {"ours": 1e-3, "eager": 1e-2, "compiled": 1e-2, "other": 1e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,9 @@ def _check(provider: Provider, mode: Mode, expected: _Expected) -> tuple[Result,
     except ValueError as err:
         return replace(result, status="wrong", note=str(err)), None
     result = replace(result, error=error, max_abs_error=greatest)
-    bound = _CLUSTERING_TOLERANCE if inputs.case.op == "overlapping_kmeans" else _TOLERANCE[inputs.case.dtype]
+    bound = _TOLERANCE[inputs.case.dtype]
+    if inputs.case.op == "overlapping_kmeans":
+        bound = _CLUSTERING_TOLERANCE[provider.kind]
     if not error <= bound:  # also when it is NaN
         return replace(
             result, status="wrong", note=f"error {error:.2e} against float64, at most {bound:.0e} passes"
