@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raccoon.models.vision import Dtype, check_clip_source, check_loaded, checked_frames, clip_pixels
+from raccoon.models.vision import Dtype, check_loaded, checked_frames, clip_folder, clip_pixels
 
 
 @runtime_checkable
@@ -60,8 +60,8 @@ class ClipImageText(nn.Module):
         """Load a CLIPModel with its tokenizer, frozen and in evaluation mode; nothing is downloaded.
 
         Args:
-            source: a folder that holds both, as `raccoon.tasks.clip.ClipTask.export` writes it, or a hub id that was
-                fetched before.
+            source: a folder that holds both, as `raccoon.tasks.clip.ClipTask.export` writes it, shipped weights
+                ("tiny/clip"), or a hub id that was fetched before.
             revision: of the hub id.
             dtype: of the weights; None for the one they are stored in.
 
@@ -71,12 +71,12 @@ class ClipImageText(nn.Module):
         """
         from transformers import AutoTokenizer, CLIPModel
 
-        check_clip_source(source, revision=revision, kinds=("clip",))
+        folder, _ = clip_folder(source, revision=revision, kinds=("clip",))
         model, report = CLIPModel.from_pretrained(
-            source, revision=revision, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
+            folder, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
         )
         check_loaded(source, report)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return cls(model, tokenizer).eval().requires_grad_(False)
 
     @property

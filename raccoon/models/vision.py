@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raccoon.models.weights import find_weights
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -99,7 +101,8 @@ class ClipVisionEncoder(nn.Module):
         Nothing is downloaded: what is not on this machine is said before anything is computed.
 
         Args:
-            source: a folder as `save_pretrained` writes it, or a hub id that was fetched before.
+            source: a folder as `save_pretrained` writes it, shipped weights ("tiny/clip"), or a hub id that was
+                fetched before.
             revision: of the hub id.
             layer: see the class.
             pool: see the class.
@@ -112,10 +115,10 @@ class ClipVisionEncoder(nn.Module):
         """
         from transformers import CLIPModel, CLIPVisionModel
 
-        kind = check_clip_source(source, revision=revision, kinds=("clip", "clip_vision_model"))
+        folder, kind = clip_folder(source, revision=revision, kinds=("clip", "clip_vision_model"))
         # Loading the tower alone out of a CLIPModel prints a table of every key of the text side.
         model, report = (CLIPModel if kind == "clip" else CLIPVisionModel).from_pretrained(
-            source, revision=revision, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
+            folder, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
         )
         check_loaded(source, report)
         encoder = cls(model, layer=layer, pool=pool, chunk_size=chunk_size)
@@ -190,53 +193,31 @@ def clip_pixels(
     return (pixels - shift) / scale
 
 
-def check_clip_source(source: str | Path, *, revision: str | None = None, kinds: Sequence[str]) -> str:
-    """Check that a CLIP can be loaded without asking the network; return the ``model_type`` of its config.json.
+def clip_folder(source: str | Path, *, revision: str | None = None, kinds: Sequence[str]) -> tuple[Path, str]:
+    """Find a CLIP without asking the network; return its folder and the ``model_type`` of its config.json.
 
-    ``kinds`` are those it may have.
+    ``source`` as `raccoon.models.weights.find_weights` takes it; ``kinds`` are the model types that will do.
 
     Raises:
-        FileNotFoundError: says what is missing, how large it is and which command fetches it.
+        FileNotFoundError: says what is missing, how large it is (where that is known) and which command makes or
+            fetches it.
         ValueError: if the config is of another kind of model.
     """
     from transformers import AutoConfig
-    from transformers.utils import cached_file
 
-    folder = Path(source)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"{folder} must be a folder as save_pretrained writes it, and has no config.json; give a CLIP's folder"
-            )
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-            raise FileNotFoundError(f"{folder} holds a config.json and no weights (*.safetensors); copy them there too")
-    else:
-        name = str(source)
-        if name.count("/") != 1 or name.startswith((".", "~", "/")):
-            raise FileNotFoundError(f"{source} must be a CLIP's folder or a hub id (owner/name), and is neither")
-        weights = [
-            cached_file(
-                name,
-                file,
-                revision=revision,
-                local_files_only=True,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-                _raise_exceptions_for_gated_repo=False,
-            )
-            for file in ("config.json", "model.safetensors", "pytorch_model.bin")
-        ]
-        if weights[0] is None or not any(weights[1:]):
-            size = _SIZES.get(name)
-            about = f" (about {size})" if size else ""
-            at = f" --revision {revision}" if revision else ""
-            raise FileNotFoundError(
-                f"the CLIP {name}{about} is not on this machine; fetch it with `hf download {name}{at}`"
-            )
-    found = str(AutoConfig.from_pretrained(source, revision=revision, local_files_only=True).model_type)
+    try:
+        folder = find_weights(source, revision=revision)
+    except FileNotFoundError as err:
+        size = _SIZES.get(str(source))
+        raise FileNotFoundError(f"{err} (about {size})" if size else str(err)) from err
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} must be a folder as save_pretrained writes it, and has no config.json")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise FileNotFoundError(f"{folder} holds a config.json and no weights (*.safetensors); copy them there too")
+    found = str(AutoConfig.from_pretrained(folder).model_type)
     if found not in kinds:
         raise ValueError(f"{source} must hold a CLIP ({' or '.join(kinds)}), its config.json says {found!r}")
-    return found
+    return folder, found
 
 
 def check_loaded(source: str | Path, report: dict[str, Any]) -> None:
