@@ -8,6 +8,8 @@ sentence, with the commands that make or fetch it, before anything is computed.
 from importlib.resources import as_file, files
 from pathlib import Path
 
+# Where the recipes write what they train, below the folder they are run in.
+TRAINED_FOLDER = Path("runs/weights")
 # Shipped weights and the recipes that train them, in this order.
 TRAINED_BY: dict[str, tuple[str, ...]] = {
     "tiny/clip": ("tiny/clip",),
@@ -25,8 +27,8 @@ def shipped_folder() -> Path:
 def find_weights(name_or_path: str | Path, *, revision: str | None = None) -> Path:
     """Return the folder of weights.
 
-    Looked up in this order: a name under the shipped weights (``tiny/v2p``), a path, a model of the Hugging Face hub
-    (``owner/name``) that is in the local cache.
+    Looked up in this order: a name under the shipped weights (``tiny/v2p``), where none are shipped the same name under
+    `TRAINED_FOLDER`, a path, a model of the Hugging Face hub (``owner/name``) that is in the local cache.
 
     Args:
         name_or_path: one of the three.
@@ -39,9 +41,10 @@ def find_weights(name_or_path: str | Path, *, revision: str | None = None) -> Pa
     name = str(name_or_path)
     folder = shipped_folder() / name
     if name in TRAINED_BY or (_is_plain(name) and folder.is_dir()):
-        # A folder that holds nothing but a card is no model.
-        if any(path.is_file() for path in folder.rglob("*.safetensors")):
-            return folder
+        for place in (folder, TRAINED_FOLDER / name):
+            # A folder that holds nothing but a card is no model.
+            if any(path.is_file() for path in place.rglob("*.safetensors")):
+                return place
         raise FileNotFoundError(_not_trained(name, folder))
     path = Path(name).expanduser()
     if path.is_dir():
@@ -68,7 +71,10 @@ def _not_trained(name: str, folder: Path) -> str:
         return f"the weights {name} are not in {folder}; copy them there or give another folder"
     commands = ", ".join(f"`raccoon fit --config {stage}`" for stage in stages)
     order = ", in this order," if len(stages) > 1 else ""
-    return f"the weights {name} are not in {folder}; train them{order} with {commands}, or give another folder"
+    return (
+        f"the weights {name} are neither in {folder} nor in {TRAINED_FOLDER / name}; train them{order} with {commands}, "
+        "or give another folder"
+    )
 
 
 def _cached(name: str, revision: str | None) -> Path:

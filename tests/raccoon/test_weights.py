@@ -39,11 +39,22 @@ def test_a_hub_id_that_is_in_the_cache_is_found(package, tmp_path, monkeypatch):
     assert asked == {"name": "owner/model", "revision": "abc", "local_files_only": True}
 
 
+def test_what_a_recipe_trained_here_stands_in_for_what_is_not_shipped(package, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "weights" / "tiny" / "p2v"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert find_weights("tiny/p2v").resolve() == folder.resolve()
+
+
 @pytest.mark.parametrize("name", list(weights.TRAINED_BY))
-def test_shipped_weights_that_are_missing_name_every_command_that_trains_them(package, name):
+def test_shipped_weights_that_are_missing_name_every_command_that_trains_them(package, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     (package / name).mkdir(parents=True)
     (package / name / "README.md").write_text("a card, and no weights")
-    with pytest.raises(FileNotFoundError, match=rf"{name} are not in .*; train them") as caught:
+    with pytest.raises(
+        FileNotFoundError, match=rf"{name} are neither in .* nor in runs/weights/{name}; train them"
+    ) as caught:
         find_weights(name)
     assert all(f"`raccoon fit --config {stage}`" in str(caught.value) for stage in weights.TRAINED_BY[name])
 
