@@ -18,14 +18,13 @@ Boxes are those of the object's circle, from its poses: no pixel is drawn.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raccoon_datamodules import prompts
-from raccoon_datamodules.conversation import END_TOKEN, IGNORE, START_TOKEN, TEMPLATES, Tokenizer
+from raccoon_datamodules.conversation import END_TOKEN, IGNORE, START_TOKEN, Conversation
 from raccoon_datamodules.datamodule import Shards, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.layout import Layout
@@ -41,6 +40,8 @@ from raccoon_datamodules.view import SampleView
 TEXT_TASKS: tuple[str, ...] = ("paragraph", "describe", "describe_object", "layout")
 # Each fact is left out this often, so that no word of the answer hangs on one fact alone.
 _LEFT_OUT = 0.1
+# Pixels of the square frame that boxes and tracks are thought in: that of the miniature recipes.
+_SIDE = 64
 
 
 class SceneTexts(SyntheticSource):
@@ -147,9 +148,11 @@ def facts_of(scene: Scene, rng: np.random.Generator, num_frames: int) -> str:
 def boxes_of_poses(obj: SceneObject, num_frames: int) -> np.ndarray:
     """Boxes float32 [F, 4] xyxy in [0, 1] of an object's circle in a square frame; NaN rows where it is absent."""
     x, y, present = _poses(obj, num_frames)
-    poses = object_poses(obj, times_of(num_frames), (64, 64))
-    radius = obj.radius * frame_scale((64, 64)) / 64 * poses.scale
-    boxes = np.clip(np.stack((x - radius, y - radius, x + radius, y + radius), axis=1), 0, 1)
+    poses = object_poses(obj, times_of(num_frames), (_SIDE, _SIDE))
+    radius = obj.radius * frame_scale((_SIDE, _SIDE)) / _SIDE * poses.scale
+    # On whole pixels, as boxes of masks are: a language model has so many numbers fewer to learn.
+    low, high = (np.stack((x + side, y + side), axis=1) * _SIDE for side in (-radius, radius))
+    boxes = np.clip(np.concatenate((np.floor(low), np.ceil(high)), axis=1) / _SIDE, 0, 1)
     # A box that has left the frame is no box.
     there = present & (boxes[:, :2] + 0.001 <= boxes[:, 2:]).all(axis=1)
     return np.where(there[:, None], boxes, np.nan).astype(np.float32)
@@ -158,13 +161,12 @@ def boxes_of_poses(obj: SceneObject, num_frames: int) -> np.ndarray:
 class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
     """Texts of scenes as `TextBatch`.
 
-    ``tokenizer`` may be linked after construction, before the first batch. ``train`` and ``val`` are `SceneTexts`.
-    ``tasks`` weighs `TEXT_TASKS` (default: equally); ``template`` writes a task as the describer will
-    (`raccoon_datamodules.conversation`); ``num_frames`` is what facts and layouts speak of; a text longer than
-    ``max_length`` tokens is cut. For the other arguments see `VplmDataModule`.
+    ``conversation`` gives tokenizer, template and longest text (a longer one is cut), and may be linked after
+    construction, before the first batch. ``train`` and ``val`` are `SceneTexts`. ``tasks`` weighs `TEXT_TASKS`
+    (default: equally); ``num_frames`` is what facts and layouts speak of. For the other arguments see `VplmDataModule`.
 
     Raises:
-        ValueError: if a task or the template is unknown, or a number is not positive.
+        ValueError: if a task is unknown or a number is not positive.
         TypeError: if train or val is no `SceneTexts`.
     """
 
@@ -173,12 +175,10 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
         train: Shards,
         val: Shards | None = None,
         *,
-        tokenizer: Tokenizer | None = None,
+        conversation: Conversation | None = None,
         global_batch_size: int = 128,
         num_frames: int = 8,
         tasks: Mapping[str, float] | None = None,
-        template: Literal["vicuna_v1", "plain"] = "plain",
-        max_length: int = 768,
         val_batch_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
@@ -188,10 +188,8 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
         for name, source in (("train", train), ("val", val)):
             if source is not None and not isinstance(source, SceneTexts):
                 raise TypeError(f"{name} must be SceneTexts, got {type(source).__name__}; texts are made, not read")
-        if template not in TEMPLATES:
-            raise ValueError(f"template must be one of {', '.join(TEMPLATES)}, got {template!r}")
-        if min(num_frames, max_length) < 1:
-            raise ValueError(f"num_frames and max_length must be positive, got {num_frames} and {max_length}")
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {num_frames}")
         super().__init__(
             train=train,
             val=val,
@@ -208,31 +206,29 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
             max_bad_fraction=0.0,
             quarantine=None,
         )
-        self.tokenizer = tokenizer
+        self.conversation = conversation
         self.num_frames = num_frames
-        self.template = TEMPLATES[template]
-        self.max_length = max_length
 
     def encode(self, example: TextExample) -> EncodedText:
         """Token ids of an example, the end token included.
 
         Raises:
-            RuntimeError: if no tokenizer is linked.
+            RuntimeError: if no conversation is linked.
         """
-        tokenizer = self._linked()
+        conversation = self._linked()
+        tokenizer, template = conversation.tokenizer, conversation.template
         begin = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
         given = ""
         answer = example.answer
         if example.task != "paragraph":
-            after = self.template.after.replace("{query}", example.instruction)
-            given = f"{self.template.before}{START_TOKEN}{example.facts}{END_TOKEN}{after}"
-            answer = self.template.joint + answer
+            after = template.after.replace("{query}", example.instruction)
+            given = f"{template.before}{START_TOKEN}{example.facts}{END_TOKEN}{after}"
+            answer = template.joint + answer
         # Apart, as generation tokenizes them: the boundary never falls inside a token.
         ids = [*begin, *tokenizer.encode(given, add_special_tokens=False)]
         num_given = len(ids)
         ids += tokenizer.encode(answer, add_special_tokens=False)
-        assert tokenizer.eos_token_id is not None
-        return EncodedText(example, [*ids, int(tokenizer.eos_token_id)][: self.max_length], num_given)
+        return EncodedText(example, [*ids, conversation.eos_id][: conversation.max_length], num_given)
 
     def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> EncodedText:
         """Never called: texts need no view of a sample."""
@@ -242,10 +238,7 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
         """Pad on the right to the longest text."""
         texts = [one.value for one in loaded if one.value is not None]
         length = max(len(text.ids) for text in texts)
-        tokenizer = self._linked()
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        assert pad is not None
-        input_ids = torch.full((len(texts), length), int(pad), dtype=torch.int64)
+        input_ids = torch.full((len(texts), length), self._linked().pad_id, dtype=torch.int64)
         labels = torch.full((len(texts), length), IGNORE, dtype=torch.int64)
         mask = torch.zeros((len(texts), length), dtype=torch.int64)
         for row, text in enumerate(texts):
@@ -269,12 +262,13 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
             make_text(source.scene(ref.sample), _drawn(self._tasks, rng), rng, num_frames=self.num_frames)
         )
 
-    def _linked(self) -> Tokenizer:
-        if self.tokenizer is None:
+    def _linked(self) -> Conversation:
+        if self.conversation is None:
             raise RuntimeError(
-                "TextDataModule needs a tokenizer to make token ids; pass tokenizer=... or set it before training"
+                "TextDataModule needs a conversation (tokenizer, template) to make token ids; pass conversation=... or "
+                "set it before training"
             )
-        return self.tokenizer
+        return self.conversation
 
 
 def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:
@@ -285,7 +279,7 @@ def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:
 
 
 def _poses(obj: SceneObject, num_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    poses = object_poses(obj, times_of(num_frames), (64, 64))
+    poses = object_poses(obj, times_of(num_frames), (_SIDE, _SIDE))
     return poses.x, poses.y, poses.present
 
 

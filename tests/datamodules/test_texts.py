@@ -30,8 +30,9 @@ def tokenizer():
     )
 
 
-def module(tokenizer, **changes):
-    settings = {"tokenizer": tokenizer, "global_batch_size": 8, **changes}
+def module(tokenizer, template="plain", max_length=None, **changes):
+    conversation = tokenizer and Conversation(tokenizer, 1, template, max_length=max_length)
+    settings = {"conversation": conversation, "global_batch_size": 8, **changes}
     return TextDataModule(SceneTexts(), SceneTexts(split="val", num_scenes=12), **settings)
 
 
@@ -143,15 +144,13 @@ def test_tasks_come_by_weight_and_long_texts_are_cut(tokenizer):
 def test_wrong_settings_are_refused(tokenizer):
     with pytest.raises(TypeError, match="train must be SceneTexts, got SyntheticSource"):
         TextDataModule(SyntheticSource())
-    with pytest.raises(ValueError, match=r"template must be one of .* got 'chat'"):
-        module(tokenizer, template="chat")
-    with pytest.raises(ValueError, match="must be positive, got 0 and 768"):
+    with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
         module(tokenizer, num_frames=0)
     with pytest.raises(ValueError, match="unknown task 'poem'"):
         module(tokenizer, tasks={"poem": 1.0})
     with pytest.raises(ValueError, match=r"task must be one of .* got 'poem'"):
         text(0, "poem")
-    with pytest.raises(RuntimeError, match="needs a tokenizer"):
+    with pytest.raises(RuntimeError, match="needs a conversation"):
         module(None).encode(text(0, "describe"))
     with pytest.raises(RuntimeError, match="makes its examples from scenes"):
         module(tokenizer).make_example(None, None, None)
