@@ -7,18 +7,21 @@ model of the hub that is not in the local cache is one sentence with the command
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_log
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
+from transformers.utils import logging as transformers_log
 
 from raccoon.models.conditioning import scheme_named
 from raccoon.models.temporal_unet import TemporalUNet, unet_config
@@ -133,14 +136,16 @@ class P2VParts(nn.Module):
         from raccoon.models.inpainter import P2VPipeline
 
         moved = [cast(copy.deepcopy(part), dtype, "cpu") for part in (self.vae, self.text_encoder, self.unet)]
-        P2VPipeline(
+        pipeline = P2VPipeline(
             vae=moved[0],
             text_encoder=moved[1],
             tokenizer=self.tokenizer,
             unet=moved[2],
             scheduler=self.scheduler,
             conditioning=self.conditioning,
-        ).save_pretrained(folder, safe_serialization=True)
+        )
+        with _quietly():
+            pipeline.save_pretrained(folder, safe_serialization=True)
 
     def _check(self) -> None:
         config, latents = self.unet.config, self.vae.config.latent_channels
@@ -244,9 +249,10 @@ def _load_strictly(cls: Any, folder: Path, **settings: Any) -> Any:
         except SafetensorError as err:
             raise ValueError(f"the weight file {path} is damaged ({err}); copy or train it again") from err
     try:
-        model, report = cls.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
-        )
+        with _quietly():
+            model, report = cls.from_pretrained(
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
+            )
     except OSError as err:
         raise FileNotFoundError(f"there is no {cls.__name__} in {folder}: {err}") from err
     faults = {name: [str(key) for key in report.get(f"{name}_keys", ())] for name in _FAULTS}
@@ -257,3 +263,20 @@ def _load_strictly(cls: Any, folder: Path, **settings: Any) -> Any:
         listed = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in faults.items() if keys)
         raise ValueError(f"the weights in {folder} do not fit {cls.__name__}: {listed}")
     return model.eval()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the libraries' bars and tables of keys: what is wrong with a file is raised here, in one sentence."""
+    kept = [library.get_verbosity() for library in (transformers_log, diffusers_log)]
+    bar = transformers_log.is_progress_bar_enabled()
+    transformers_log.set_verbosity_error()
+    diffusers_log.set_verbosity_error()
+    transformers_log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_log.set_verbosity(kept[0])
+        diffusers_log.set_verbosity(kept[1])
+        if bar:
+            transformers_log.enable_progress_bar()

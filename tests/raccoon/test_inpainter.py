@@ -190,6 +190,23 @@ def test_an_image_model_in_the_diffusers_layout_is_inflated(miniature_painter, m
     )
 
 
+def test_the_text_encoder_is_taken_out_of_a_whole_clip(miniature_painter, miniature_text, tmp_path, capfd):
+    from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTextModel
+
+    text = CLIPTextModel.from_pretrained(miniature_text / "text_encoder")
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    clip = CLIPModel(CLIPConfig(text_config=text.config.to_dict(), vision_config=vision, projection_dim=8))
+    clip.half().save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(miniature_text / "tokenizer").save_pretrained(tmp_path)
+    capfd.readouterr()
+    parts = P2VParts(str(miniature_painter), text=str(tmp_path))
+    assert parts.text_encoder.dtype == torch.float32
+    wanted = clip.text_model.state_dict()
+    for name, value in parts.text_encoder.state_dict().items():
+        assert torch.equal(wanted[name.removeprefix("text_model.")].float(), value)
+    assert capfd.readouterr().err == ""
+
+
 def test_only_the_unet_of_the_parts_trains(miniature_painter):
     parts = P2VParts(str(miniature_painter)).train()
     assert parts.unet.training
