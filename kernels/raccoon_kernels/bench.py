@@ -35,14 +35,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "L64": {"num_frames": 100, "channels": 64},
     "XL": {"num_frames": 100, "channels": 64, "height": 480, "width": 480, "num_clusters": 30},
 }
-# What a sweep may vary, and the field of a case that it sets.
-AXES = {
-    "frames": "num_frames",
-    "pixels": "height",  # and width: frames are square here
-    "clusters": "num_clusters",
-    "overlap": "overlap",
-    "channels": "channels",
-    "dim": "dim",
+# What a sweep may vary: the field of a case that it sets, and the operations whose work depends on it.
+AXES: dict[str, tuple[str, tuple[Op, ...]]] = {
+    "frames": ("num_frames", OPS),
+    "pixels": ("height", ("superpixel_mean", "grid_weights", "mgs_pool")),  # and width: frames are square here
+    "clusters": ("num_clusters", ("grid_weights", "mgs_pool", "overlapping_kmeans")),
+    "overlap": ("overlap", ("mgs_pool", "overlapping_kmeans")),
+    "channels": ("channels", ("superpixel_mean", "overlapping_kmeans")),
+    "dim": ("dim", ("mgs_pool",)),
 }
 # Colours with two coordinates and time: what is clustered where colours are averaged.
 _CLUSTERED_CHANNELS = {3: 6, 5: 6}
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compile",
         choices=("all", "targets", "none"),
         default="all",
-        help="cases that torch.compile runs in; each takes seconds to compile",
+        help="where torch.compile is measured, at seconds a case; targets: only their forwards",
     )
     parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs as well")
     parser.add_argument("--repeats", type=int, default=None, help="timed rounds; default 10 on a CPU, 50 on a GPU")
@@ -191,7 +191,7 @@ def _settings(case: Case, arguments: argparse.Namespace, device: torch.device) -
         modes=arguments.modes or ("fwd",),
         repeats=default_repeats if arguments.repeats is None else arguments.repeats,
         budget_s=arguments.budget,
-        use_compile=use_compile,
+        compile_modes=MODES if use_compile and arguments.compile == "all" else ("fwd",) if use_compile else (),
         use_graph=arguments.graph,
         only=tuple(name.strip() for name in arguments.providers.split(",") if name.strip()),
     )
@@ -217,13 +217,13 @@ def _cases(arguments: argparse.Namespace, device_type: str) -> list[Case]:
                 for label_map in arguments.label_maps:
                     if label_map == "realistic" or op in {"superpixel_mean", "grid_weights", "mgs_pool"}:
                         cases.append(_case(op, size, {"dtype": dtype, "label_map": label_map, **common}))
-            for sweep in arguments.sweep:
-                axis, values = _sweep(sweep)
-                for value in values:
-                    changed = {AXES[axis]: value} | ({"width": value} if axis == "pixels" else {})
-                    name = f"{arguments.base} {axis}={value}"
-                    case = _case(op, arguments.base, {"dtype": dtype, **common, **changed})
-                    cases.append(replace(case, size=name, x_name=axis, x_value=float(value)))
+            for axis, value in (step for sweep in arguments.sweep for step in _sweep(sweep)):
+                field, ops = AXES[axis]
+                if op not in ops:
+                    continue
+                changed = {field: value} | ({"width": value} if axis == "pixels" else {})
+                case = _case(op, arguments.base, {"dtype": dtype, **common, **changed})
+                cases.append(replace(case, size=f"{arguments.base} {axis}={value}", x_name=axis, x_value=float(value)))
     return list(dict.fromkeys(cases))
 
 
@@ -234,7 +234,7 @@ def _case(op: Op, size: str, changed: dict[str, Any]) -> Case:
     return Case(op=op, size=size, **(shape | changed))
 
 
-def _sweep(text: str) -> tuple[str, list[int]]:
+def _sweep(text: str) -> list[tuple[str, int]]:
     axis, _, values = text.partition("=")
     try:
         numbers = [int(value) for value in values.split(",")]
@@ -242,7 +242,7 @@ def _sweep(text: str) -> tuple[str, list[int]]:
         numbers = []
     if axis not in AXES or not numbers:
         raise ValueError(f"--sweep must be AXIS=NUMBER,NUMBER with an axis of {', '.join(AXES)}, got {text!r}")
-    return axis, numbers
+    return [(axis, number) for number in numbers]
 
 
 def _names(known: tuple[str, ...]) -> Any:

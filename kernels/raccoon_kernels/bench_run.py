@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .bench_cases import DTYPES, GRADIENT_OPS, Case, Inputs, Mode, make_inputs
+from .bench_cases import DTYPES, GRADIENT_OPS, MODES, Case, Inputs, Mode, make_inputs
 from .bench_providers import Provider, providers
 from .bench_report import Result, Status
 from .bench_timing import captured, peak_memory, time_interleaved
@@ -30,7 +30,7 @@ class Settings:
     modes: tuple[Mode, ...] = ("fwd",)
     repeats: int = 20
     budget_s: float = 60.0  # for the timed rounds of one mode of one case
-    use_compile: bool = True
+    compile_modes: tuple[Mode, ...] = MODES  # in which torch.compile takes part; empty for none
     use_graph: bool = False
     only: tuple[str, ...] = ()  # names of providers; empty for all
     seed: int = 0
@@ -50,7 +50,7 @@ def run_case(case: Case, settings: Settings, *, chosen: Sequence[Provider] | Non
     that cannot run here is reported as "unavailable" with its reason. `chosen` replaces the known providers.
     """
     if chosen is None:
-        chosen = providers(case.op, compiled=settings.use_compile)
+        chosen = providers(case.op, compiled=bool(settings.compile_modes))
     if settings.only:
         chosen = [provider for provider in chosen if provider.name in settings.only]
     inputs = make_inputs(case, settings.device, seed=settings.seed)
@@ -74,6 +74,8 @@ def _run_mode(mode: Mode, chosen: Sequence[Provider], expected: _Expected, setti
     calls: dict[str, Callable[[], object]] = {}
     for provider in chosen:
         if mode != "fwd" and not provider.is_differentiable:
+            continue
+        if provider.kind == "compiled" and mode not in settings.compile_modes:
             continue
         result, call = _check(provider, mode, expected)
         results.append(result)

@@ -27,7 +27,7 @@ MODES = ("fwd", "bwd", "full")
 
 
 def settings(**changed):
-    return Settings(device=CPU, repeats=2, use_compile=False, **changed)
+    return Settings(device=CPU, repeats=2, compile_modes=(), **changed)
 
 
 @pytest.fixture
@@ -218,3 +218,10 @@ def test_a_missing_matplotlib_costs_only_the_plot(quick_ceilings, tmp_path, monk
     assert bench.main([*arguments, "--out", str(tmp_path)]) == 0
     assert "no plot: plots need matplotlib" in capsys.readouterr().out
     assert (tmp_path / "kernels-cpu.csv").exists()
+
+
+def test_a_sweep_leaves_out_operations_that_its_axis_does_not_touch(quick_ceilings, tmp_path):
+    arguments = ["--device", "cpu", "--compile", "none", "--no-plot", "--repeats", "1", "--providers", "ours-torch"]
+    assert bench.main([*arguments, "--sweep", "dim=4", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "kernels-cpu.csv").open() as stream:
+        assert {row["op"] for row in csv.DictReader(stream)} == {"machine", "mgs_pool"}
