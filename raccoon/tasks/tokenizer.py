@@ -121,6 +121,8 @@ def tokenizer_texts(num_texts: int = _NUM_TEXTS) -> Iterator[str]:
         obj = scene.objects[0]
         described = scene.paragraph(int(rng.integers(8)))
         yield str(described)
+        # As a user types it: without it a colour that begins a text would fall into letters.
+        yield obj.name.lower()
         if number % 4 == 0:
             yield _random_layout(rng, obj.name).format("unit" if rng.random() < 0.5 else "thousand")
         if number % 8 == 0:
