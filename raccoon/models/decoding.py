@@ -205,7 +205,7 @@ class Constraint:
         self._options: OrderedDict[State, _Options] = OrderedDict()
         self._bounds: dict[State, int] = {}
         self._states: OrderedDict[bytes, State] = OrderedDict()
-        least = self._least(grammar.start, b"")
+        least = self.least
         if least >= _NEVER:
             text = grammar.closing(grammar.start, b"", self._fillers)
             raise ValueError(
@@ -216,6 +216,11 @@ class Constraint:
             raise ValueError(
                 f"max_new_tokens must be at least {least}, the tokens of the shortest text, got {max_new_tokens}"
             )
+
+    @property
+    def least(self) -> int:
+        """Tokens of the shortest text, the end token included."""
+        return self.vocabulary.cost(self.grammar.closing(self.grammar.start, b"", self._fillers)) + 1
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of generated ids, up to the end token, without a space before it."""
@@ -281,12 +286,8 @@ class Constraint:
             self._states.popitem(last=False)
         return state
 
-    def _least(self, state: State, text: bytes) -> int:
-        """Tokens of the shortest completion, the end token included."""
-        return self.vocabulary.cost(self.grammar.closing(state, text, self._fillers)) + 1
-
     def _bound(self, state: State) -> int:
-        """At least `_least`, whatever the text was."""
+        """At most so many tokens end the text from a state, the end token included, whatever the text was."""
         if state not in self._bounds:
             pieces = self.grammar.bound(state, self._fillers)
             self._bounds[state] = min(_NEVER, sum(self.vocabulary.cost(piece) for piece in pieces) + 1)

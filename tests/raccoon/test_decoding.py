@@ -124,7 +124,7 @@ def write(constraint, seed, *, favour=()):
 
 @pytest.mark.parametrize("limit", [45, 90, 300])
 def test_a_paragraph_written_at_random_is_canonical_and_within_the_limit(vocabulary, limit):
-    least = Constraint(vocabulary, ParagraphGrammar(), 10_000)._least(ParagraphGrammar().start, b"")
+    least = Constraint(vocabulary, ParagraphGrammar(), 10_000).least
     constraint = Constraint(vocabulary, ParagraphGrammar(), max(limit, least))
     for seed in range(6):
         text = constraint.text(write(constraint, seed))
@@ -146,7 +146,7 @@ def test_a_paragraph_has_the_objects_that_it_must_have(vocabulary):
 @pytest.mark.parametrize("slack", [0, 3, 400])
 def test_a_layout_written_at_random_is_canonical_and_within_the_limit(vocabulary, style, slack):
     grammar = LayoutGrammar("Red Star", 6, style=style)
-    least = Constraint(vocabulary, grammar, 10_000)._least(grammar.start, b"")
+    least = Constraint(vocabulary, grammar, 10_000).least
     constraint = Constraint(vocabulary, grammar, least + slack)
     for seed in range(3):
         text = constraint.text(write(constraint, seed))
