@@ -72,8 +72,8 @@ def _not_trained(name: str, folder: Path) -> str:
     commands = ", ".join(f"`raccoon fit --config {stage}`" for stage in stages)
     order = ", in this order," if len(stages) > 1 else ""
     return (
-        f"the weights {name} are neither in {folder} nor in {TRAINED_FOLDER / name}; train them{order} with {commands}, "
-        "or give another folder"
+        f"the weights {name} are neither in {folder} nor in {TRAINED_FOLDER / name}; train them{order} with "
+        f"{commands}, or give another folder"
     )
 
 
