@@ -24,7 +24,7 @@ from torch.nn.functional import embedding_bag
 
 from raccoon_kernels.checks import check_label_values, check_labels, check_offsets, is_checked
 from raccoon_kernels.dispatch import call, choose
-from raccoon_kernels.windows import inverse_areas, pixel_bags, temporal_windows, uniform_area
+from raccoon_kernels.windows import inverse_areas, padded_clusters, pixel_bags, temporal_windows, uniform_area
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -40,7 +40,7 @@ def _counts_torch(
     """One frame at a time: its labels reordered by window, then sums of membership rows."""
     (_, height, width), (h, w) = labels.shape, grid
     num_superpixels, k = membership.shape[1:]
-    counts = torch.zeros(feature_offsets[-1], h * w, k, device=labels.device)
+    counts = torch.zeros(feature_offsets[-1], h * w, padded_clusters(k), device=labels.device)[..., :k]
     bins: list[list[int]] = [[] for _ in range(labels.shape[0])]
     for index, (start, end) in enumerate(zip(*temporal_windows(frame_offsets, feature_offsets), strict=True)):
         for frame in range(start, end):
@@ -59,13 +59,13 @@ def _counts_torch(
         summed = embedding_bag(ids, membership[frame].float(), begins, mode="sum")
         for index in bins[frame]:
             counts[index] += summed
-    return counts.view(-1, h, w, k)
+    return counts.unflatten(1, (h, w))
 
 
 def _tokens_torch(features: Tensor, weights_Gk: Tensor, feature_offsets: Sequence[int]) -> Tensor:
     """Sum the features of each clip with the weights; half-precision features are widened a bin at a time."""
     num_bins, h, w, d = features.shape
-    weights = weights_Gk.view(num_bins, h * w, -1)
+    weights = weights_Gk.flatten(1, 2)
     rows = features.reshape(num_bins, h * w, d)
     tokens = weights.new_zeros(len(feature_offsets) - 1, weights.shape[2], d)
     step = num_bins if features.dtype == weights.dtype else max(1, 8192 // (h * w))
@@ -89,7 +89,7 @@ def _run_grid_counts(
     backend: str,
     checked: bool,
 ) -> Tensor:
-    """Count each cluster's pixels in each window: [t, h, w, k] float32, exact integers."""
+    """Count each cluster's pixels in each window: [t, h, w, k] float32, exact integers, in rows of 32 or 64."""
     if choose("grid_counts", backend, labels.device).backend == "triton":
         from raccoon_kernels import triton_mgs
 
@@ -112,7 +112,9 @@ def _(
     backend: str,
     checked: bool,
 ) -> Tensor:
-    return labels.new_empty(feature_offsets[-1], grid[0], grid[1], membership.shape[2], dtype=torch.float32)
+    k = membership.shape[2]
+    shape = (feature_offsets[-1], grid[0], grid[1], padded_clusters(k))
+    return labels.new_empty(shape, dtype=torch.float32)[..., :k]
 
 
 def _run_pool_tokens(

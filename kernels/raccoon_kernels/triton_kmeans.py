@@ -1,13 +1,14 @@
 # A Triton kernel takes pointers and numbers that no annotation names.
 # ruff: noqa: ANN001, ANN202
 # mypy: disallow-untyped-defs=False
-"""k-means and (k,l)-means in Triton: two launches an iteration and no wait for the device.
+"""k-means and (k,l)-means in Triton: one launch an iteration and no wait for the device.
 
-The first kernel reads a block of points, forms all distances in registers as sums of squared differences, finds the
-nearest clusters by a rolled argmin (ties to the lowest index), and adds the members to sums of its own. The second adds
-those sums in a fixed order, divides, refills empty clusters by the rule of `kmeans_lloyd.refill_empty`, and writes how
-far the centroids moved. Both do nothing once a clip has converged, so the host asks only now and then, or never inside
-a CUDA graph. Deterministic; several clips run side by side in the second grid axis.
+Each program reads blocks of points, forms all distances in registers as sums of squared differences, finds the nearest
+clusters by a rolled argmin (ties to the lowest index), and adds the members to sums of its own. The program that
+finishes last adds those sums in a fixed order, divides, refills empty clusters by the rule of
+`kmeans_lloyd.refill_empty`, and writes how far the centroids moved. Nothing runs once a clip has converged, so the host
+asks only now and then, or never inside a CUDA graph. Deterministic: which program is last changes nothing. Clips run
+side by side in the second grid axis.
 """
 
 import torch
@@ -21,14 +22,26 @@ IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 # Iterations between two looks at whether all clips have converged: a look costs about as much as four iterations.
 SYNC_EVERY = 8
-# One program for each multiprocessor of an H100: more sums than that take longer to add than they save.
-MAX_PROGRAMS = 132
+# Two programs for each multiprocessor of an H100: all run at once, and the last need not add more sums than that.
+MAX_PROGRAMS = 264
+UNROLL = tl.constexpr(8)
 
 
 @triton.jit
-def _distances(points_ptr, centroids_ptr, rows, valid, clusters, N, D, k, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+def _distances(
+    points_ptr,
+    centroids_ptr,
+    rows,
+    valid,
+    clusters,
+    N,
+    k,
+    D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
     distances = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
-    for feature in range(0, D):
+    for feature in tl.range(0, D, loop_unroll_factor=UNROLL):
         x = tl.load(points_ptr + rows, mask=valid, other=0.0)
         c = tl.load(centroids_ptr + clusters * D + feature, mask=clusters < k, other=0.0)
         difference = x[:, None] - c[None, :]
@@ -48,7 +61,7 @@ def _nearest_members(distances, clusters, overlap):
 
 
 @triton.jit
-def _kmeans_assign_kernel(
+def _kmeans_iteration_kernel(
     points_ptr,  # [D, N] float32
     centroids_ptr,  # [B, k, D] float32
     clips_ptr,  # [B + 1] int64
@@ -58,13 +71,16 @@ def _kmeans_assign_kernel(
     gaps_ptr,  # [N] float32: squared distance to the nearest centroid
     sums_ptr,  # [B, programs, BLOCK_K, BLOCK_D] float32
     counts_ptr,  # [B, programs, BLOCK_K] int32
+    finished_ptr,  # [B] int32: programs of this launch that are done; zero between launches
+    iterations_ptr,  # [B] int64
     N,
-    D,
     k,
     overlap,
+    D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     TERMS: tl.constexpr,
 ):
     clip = tl.program_id(1).to(tl.int64)
@@ -73,14 +89,14 @@ def _kmeans_assign_kernel(
     begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
     clusters = tl.arange(0, BLOCK_K)
     features = tl.arange(0, BLOCK_D)
+    num_programs = tl.num_programs(0)
     sums = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
     counts = tl.zeros([BLOCK_K], dtype=tl.int32)
-    for start in range(begin + tl.program_id(0) * BLOCK_N, end, tl.num_programs(0) * BLOCK_N):
+    for start in range(begin + tl.program_id(0) * BLOCK_N, end, num_programs * BLOCK_N):
         rows = start + tl.arange(0, BLOCK_N)
         valid = rows < end
-        distances = _distances(
-            points_ptr, centroids_ptr + clip * k * D, rows, valid, clusters, N, D, k, BLOCK_N, BLOCK_K
-        )
+        centroids = centroids_ptr + clip * k * D
+        distances = _distances(points_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
         nearest, members = _nearest_members(distances, clusters, overlap)
         members = members & valid[:, None]
         tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
@@ -90,60 +106,78 @@ def _kmeans_assign_kernel(
             mask=valid[:, None] & (features < D)[None, :],
             other=0.0,
         )
-        sums = _multiply(tl.trans(members.to(tl.float32)), x, sums, TERMS, 3)
+        sums += _multiply(tl.trans(members.to(tl.float32)), x, TERMS, 3)
         counts += tl.sum(members.to(tl.int32), axis=0)
-    out = clip * tl.num_programs(0) + tl.program_id(0)
+    out = clip * num_programs + tl.program_id(0)
     tl.store(sums_ptr + (out * BLOCK_K + clusters)[:, None] * BLOCK_D + features[None, :], sums)
     tl.store(counts_ptr + out * BLOCK_K + clusters, counts)
+    # All threads' sums must be written before this program counts as done.
+    tl.debug_barrier()
+    if tl.atomic_add(finished_ptr + clip, 1, sem="acq_rel") == num_programs - 1:
+        tl.store(finished_ptr + clip, 0)
+        _update_centroids(
+            points_ptr,
+            centroids_ptr + clip * k * D,
+            nearest_ptr,
+            gaps_ptr,
+            sums_ptr + clip * num_programs * BLOCK_K * BLOCK_D,
+            counts_ptr + clip * num_programs * BLOCK_K,
+            shifts_ptr + clip,
+            begin,
+            end,
+            num_programs,
+            N,
+            k,
+            D,
+            BLOCK_N,
+            BLOCK_K,
+            BLOCK_D,
+            BLOCK_P,
+        )
+        tl.store(iterations_ptr + clip, tl.load(iterations_ptr + clip) + 1)
 
 
 @triton.jit
-def _kmeans_update_kernel(
+def _update_centroids(
     points_ptr,
     centroids_ptr,
-    clips_ptr,
-    shifts_ptr,
-    limits_ptr,
     nearest_ptr,
     gaps_ptr,
     sums_ptr,
     counts_ptr,
-    iterations_ptr,  # [B] int64
-    N,
-    D,
-    k,
+    shift_ptr,
+    begin,
+    end,
     num_programs,
-    BLOCK_P: tl.constexpr,
+    N,
+    k,
+    D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
-    clip = tl.program_id(0).to(tl.int64)
-    if tl.load(shifts_ptr + clip) <= tl.load(limits_ptr + clip):
-        return
+    """Add all programs' sums of one clip and move its centroids."""
     clusters = tl.arange(0, BLOCK_K)
     features = tl.arange(0, BLOCK_D)
     flat = tl.arange(0, BLOCK_K * BLOCK_D)
-    programs = tl.arange(0, BLOCK_P)
     total = tl.zeros([BLOCK_K * BLOCK_D], dtype=tl.float32)
     counts = tl.zeros([BLOCK_K], dtype=tl.int32)
     for first in range(0, num_programs, BLOCK_P):
-        source = clip * num_programs + first + programs
-        valid = (first + programs < num_programs)[:, None]
-        total += tl.sum(
-            tl.load(sums_ptr + source[:, None] * (BLOCK_K * BLOCK_D) + flat[None, :], mask=valid, other=0.0), axis=0
-        )
-        counts += tl.sum(
-            tl.load(counts_ptr + source[:, None] * BLOCK_K + clusters[None, :], mask=valid, other=0), axis=0
-        )
+        programs = first + tl.arange(0, BLOCK_P)
+        valid = (programs < num_programs)[:, None]
+        # Past the first-level cache, which does not see what other multiprocessors write.
+        part = sums_ptr + programs[:, None] * (BLOCK_K * BLOCK_D) + flat[None, :]
+        total += tl.sum(tl.load(part, mask=valid, other=0.0, cache_modifier=".cg"), axis=0)
+        part_counts = counts_ptr + programs[:, None] * BLOCK_K + clusters[None, :]
+        counts += tl.sum(tl.load(part_counts, mask=valid, other=0, cache_modifier=".cg"), axis=0)
     sums = tl.reshape(total, [BLOCK_K, BLOCK_D])
     is_element = (clusters < k)[:, None] & (features < D)[None, :]
-    target = centroids_ptr + clip * k * D + clusters[:, None] * D + features[None, :]
+    target = centroids_ptr + clusters[:, None] * D + features[None, :]
     old = tl.load(target, mask=is_element, other=0.0)
     means = tl.where(counts[:, None] > 0, sums / tl.maximum(counts, 1).to(tl.float32)[:, None], old)
 
     if tl.sum(((counts == 0) & (clusters < k)).to(tl.int32), axis=0) > 0:
-        begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
         for cluster in range(0, k):
             if tl.sum(tl.where(clusters == cluster, counts, 0), axis=0) == 0:
                 best = tl.full([], 0.0, dtype=tl.float32)
@@ -151,8 +185,8 @@ def _kmeans_update_kernel(
                 for start in range(begin, end, BLOCK_N):
                     rows = start + tl.arange(0, BLOCK_N)
                     valid = rows < end
-                    nearest = tl.load(nearest_ptr + rows, mask=valid, other=-1)
-                    gaps = tl.load(gaps_ptr + rows, mask=valid, other=-1.0)
+                    nearest = tl.load(nearest_ptr + rows, mask=valid, other=-1, cache_modifier=".cg")
+                    gaps = tl.load(gaps_ptr + rows, mask=valid, other=-1.0, cache_modifier=".cg")
                     held = tl.sum(tl.where(nearest[:, None] == clusters[None, :], counts[None, :], 0), axis=1)
                     spare = tl.where(held > 1, gaps, -1.0)
                     greatest = tl.max(spare, axis=0)
@@ -161,7 +195,7 @@ def _kmeans_update_kernel(
                     best_row = tl.where(greatest > best, row, best_row)
                     best = tl.maximum(greatest, best)
                 if best > 0:
-                    donor = tl.load(nearest_ptr + best_row)
+                    donor = tl.load(nearest_ptr + best_row, cache_modifier=".cg")
                     x = tl.load(points_ptr + features.to(tl.int64) * N + best_row, mask=features < D, other=0.0)
                     counts = tl.where(clusters == donor, counts - 1, counts)
                     counts = tl.where(clusters == cluster, 1, counts)
@@ -176,10 +210,8 @@ def _kmeans_update_kernel(
                     tl.debug_barrier()
 
     difference = tl.where(is_element, means - old, 0.0)
-    shift = tl.max(tl.sum(difference * difference, axis=1), axis=0)
     tl.store(target, means, mask=is_element)
-    tl.store(shifts_ptr + clip, shift)
-    tl.store(iterations_ptr + clip, tl.load(iterations_ptr + clip) + 1)
+    tl.store(shift_ptr, tl.max(tl.sum(difference * difference, axis=1), axis=0))
 
 
 @triton.jit
@@ -190,9 +222,9 @@ def _kmeans_membership_kernel(
     membership_ptr,  # [N, k] bool
     objectives_ptr,  # [B, programs] float32
     N,
-    D,
     k,
     overlap,
+    D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -203,9 +235,8 @@ def _kmeans_membership_kernel(
     for start in range(begin + tl.program_id(0) * BLOCK_N, end, tl.num_programs(0) * BLOCK_N):
         rows = start + tl.arange(0, BLOCK_N)
         valid = rows < end
-        distances = _distances(
-            points_ptr, centroids_ptr + clip * k * D, rows, valid, clusters, N, D, k, BLOCK_N, BLOCK_K
-        )
+        centroids = centroids_ptr + clip * k * D
+        distances = _distances(points_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
         _, members = _nearest_members(distances, clusters, overlap)
         inside = valid[:, None] & (clusters < k)[None, :]
         tl.store(membership_ptr + rows[:, None] * k + clusters[None, :], members, mask=inside)
@@ -243,21 +274,23 @@ def lloyd_clips(
     num_clips, k, _ = centroids.shape
     device = points.device
     block_k = max(16, triton.next_power_of_2(k))
-    block_d = max(16, triton.next_power_of_2(features))
+    block_d = max(8, triton.next_power_of_2(features))
     # Larger blocks of wider sums would not fit into 255 registers a thread.
-    block_n = 32 if block_k > 32 else 128 if block_d <= 16 else 64
-    programs = min(MAX_PROGRAMS, triton.cdiv(longest, block_n))
-    # Blocks of at most 8192 sums, 32 registers in each of 256 threads.
+    block_n = 32 if block_k > 32 or block_d > 32 else 128 if block_d <= 16 else 64
+    blocks = triton.cdiv(longest, block_n)
+    programs = triton.cdiv(blocks, triton.cdiv(blocks, MAX_PROGRAMS))
+    # Blocks of at most 8192 sums, 64 registers in each of 128 threads.
     block_p = max(1, min(triton.next_power_of_2(programs), 8192 // (block_k * block_d)))
     nearest = torch.empty(num_points, dtype=torch.int32, device=device)
     gaps = torch.empty(num_points, dtype=torch.float32, device=device)
     sums = torch.empty(num_clips, programs, block_k, block_d, dtype=torch.float32, device=device)
     counts = torch.empty(num_clips, programs, block_k, dtype=torch.int32, device=device)
+    finished = torch.zeros(num_clips, dtype=torch.int32, device=device)
     shifts = torch.full((num_clips,), float("inf"), device=device)
     iterations = torch.zeros(num_clips, dtype=torch.int64, device=device)
     can_sync = device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
     for iteration in range(max_iterations):
-        _kmeans_assign_kernel[(programs, num_clips)](
+        _kmeans_iteration_kernel[(programs, num_clips)](
             points,
             centroids,
             clips,
@@ -267,36 +300,18 @@ def lloyd_clips(
             gaps,
             sums,
             counts,
+            finished,
+            iterations,
             num_points,
-            features,
             k,
             update_overlap,
+            D=features,
             BLOCK_N=block_n,
             BLOCK_K=block_k,
             BLOCK_D=block_d,
-            TERMS=0 if IS_INTERPRETED else 1,
-            num_warps=4,
-        )
-        _kmeans_update_kernel[(num_clips,)](
-            points,
-            centroids,
-            clips,
-            shifts,
-            limits,
-            nearest,
-            gaps,
-            sums,
-            counts,
-            iterations,
-            num_points,
-            features,
-            k,
-            programs,
             BLOCK_P=block_p,
-            BLOCK_N=128,
-            BLOCK_K=block_k,
-            BLOCK_D=block_d,
-            num_warps=8,
+            TERMS=0 if IS_INTERPRETED else 1,
+            num_warps=4 if block_k * block_d <= 512 else 8,
         )
         if can_sync and iteration % SYNC_EVERY == SYNC_EVERY - 1 and bool((shifts <= limits).all()):
             break
@@ -309,9 +324,9 @@ def lloyd_clips(
         membership,
         objectives,
         num_points,
-        features,
         k,
         overlap,
+        D=features,
         BLOCK_N=block_n,
         BLOCK_K=block_k,
         num_warps=4,

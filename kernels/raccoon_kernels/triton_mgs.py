@@ -3,9 +3,10 @@
 # mypy: disallow-untyped-defs=False
 """Grid counts and token pooling in Triton.
 
-Counts: membership rows, padded to 32 clusters, are 32 bytes of 0 and 1, that is 8 words of four byte counters. A
-program takes a grid cell, gathers the row of each pixel's superpixel and adds words; a byte holds 255, so the counters
-are unpacked after at most 255 pixels. Nothing but labels, the small table and the counts is touched.
+Counts: membership rows, padded to 32 clusters, are 32 bytes of 0 and 1, that is 8 words of four byte counters; adding
+the rows of the pixels' superpixels counts 32 clusters with 8 additions a pixel. A byte holds 255: windows of at most
+that many pixels in one frame are counted by columns, several cells a program, and added once; larger ones are unpacked
+after every block of pixels. Nothing but labels, the small table and the counts is touched.
 
 Tokens: [clusters, cells] times [cells, d] on the matrix units, split over the cells; the partial sums are added in a
 fixed order by a second kernel. Counts up to 256 are exact in bfloat16 (two terms up to 65536) and float32 features are
@@ -22,20 +23,65 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raccoon_kernels.windows import temporal_windows, window_borders
+from raccoon_kernels.windows import CLUSTERS_PER_BLOCK, padded_clusters, temporal_windows, window_borders
 
 IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
 
-CLUSTERS_PER_BLOCK = 32
 # Programs that the token kernel is split into, about two for each of an H100's 132 multiprocessors.
 TARGET_PROGRAMS = 264
+# Pixel columns of a counting program: 64 in one warp are 16 registers of packed counters in each thread.
+COLUMN_LANES = 64
+UNROLL = tl.constexpr(4)
+
+
+@triton.jit
+def _grid_counts_columns_kernel(
+    labels_ptr,  # [F, H, W]
+    table_ptr,  # [F, S, words] int32: four clusters a word, one byte each
+    counts_ptr,  # [F, h, w, stride_g] float32
+    S,
+    H,
+    W,
+    h,
+    w,
+    words,
+    stride_g,
+    num_cells,
+    WINDOW_H: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    CELLS: tl.constexpr,
+):
+    lanes = tl.arange(0, CELLS * BLOCK_X)
+    cell = tl.program_id(0) * CELLS + lanes // BLOCK_X
+    frame = (cell // (h * w)).to(tl.int64)
+    row_index, column_index = (cell // w) % h, cell % w
+    y0, y1 = row_index * H // h, ((row_index + 1) * H + h - 1) // h
+    x, x1 = column_index * W // w + lanes % BLOCK_X, ((column_index + 1) * W + w - 1) // w
+    in_columns = (cell < num_cells) & (x < x1)
+    word = tl.program_id(1) * 8 + tl.arange(0, 8)
+    label_base = labels_ptr + frame * H * W + y0 * W + x
+    table_base = (table_ptr + frame * S * words)[:, None] + word[None, :]
+    packed = tl.zeros([CELLS * BLOCK_X, 8], dtype=tl.int32)
+    for row in tl.range(0, WINDOW_H, loop_unroll_factor=UNROLL):
+        valid = in_columns & (y0 + row < y1)
+        label = tl.load(label_base + row * W, mask=valid, other=-1).to(tl.int32)
+        # A label outside the range is left out, never clamped.
+        valid &= (label >= 0) & (label < S)
+        packed += tl.load(table_base + (label * words)[:, None], mask=valid[:, None], other=0)
+    total = tl.sum(tl.reshape(packed, [CELLS, BLOCK_X, 8]), axis=1).to(tl.int32)
+    shifts = 8 * tl.arange(0, 4)
+    counts = (total[:, :, None] >> shifts[None, None, :]) & 255
+    cells = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    clusters = word[:, None] * 4 + tl.arange(0, 4)[None, :]
+    target = counts_ptr + cells.to(tl.int64)[:, None, None] * stride_g + clusters[None, :, :]
+    tl.store(target, counts.to(tl.float32), mask=(cells < num_cells)[:, None, None])
 
 
 @triton.jit
 def _grid_counts_fwd_kernel(
     labels_ptr,  # [F, H, W]
     table_ptr,  # [F, S, words] int32: four clusters a word, one byte each
-    counts_ptr,  # [t, h, w, k] float32
+    counts_ptr,  # [t, h, w, stride_g] float32
     bin_starts_ptr,  # [t] int32: first frame of each temporal bin
     bin_ends_ptr,  # [t] int32
     S,
@@ -43,8 +89,8 @@ def _grid_counts_fwd_kernel(
     W,
     h,
     w,
-    k,
     words,
+    stride_g,
     ROWS: tl.constexpr,
     BLOCK_X: tl.constexpr,
     IS_FRAMEWISE: tl.constexpr,
@@ -79,49 +125,61 @@ def _grid_counts_fwd_kernel(
                 total = tl.sum(packed, axis=0).to(tl.int32)
                 counts += (total[:, None] >> shifts[None, :]) & 255
     clusters = word[:, None] * 4 + tl.arange(0, 4)[None, :]
-    tl.store(counts_ptr + cell.to(tl.int64) * k + clusters, counts.to(tl.float32), mask=clusters < k)
+    tl.store(counts_ptr + cell.to(tl.int64) * stride_g + clusters, counts.to(tl.float32))
 
 
 @triton.jit
-def _multiply(a, b, total, A_TERMS: tl.constexpr, B_TERMS: tl.constexpr):
-    """Add a @ b to total: in float32 where A_TERMS is 0, else with the operands cut into bfloat16 terms."""
+def _multiply(a, b, A_TERMS: tl.constexpr, B_TERMS: tl.constexpr):
+    """Return a @ b: in float32 where A_TERMS is 0, else with the operands cut into bfloat16 terms, small ones first.
+
+    The matrix units truncate when they add, so callers add one product after the other in float32 themselves.
+    """
     if A_TERMS == 0:
-        total += tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
-    else:
-        a0 = a.to(tl.bfloat16)
-        b0 = b.to(tl.bfloat16)
-        total = tl.dot(a0, b0, total)
-        if A_TERMS > 1:
-            a1 = (a - a0.to(tl.float32)).to(tl.bfloat16)
-            total = tl.dot(a1, b0, total)
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    a0 = a.to(tl.bfloat16)
+    b0 = b.to(tl.bfloat16)
+    part = tl.zeros([a.shape[0], b.shape[1]], dtype=tl.float32)
+    if B_TERMS > 1:
+        rest = b.to(tl.float32) - b0.to(tl.float32)
+        b1 = rest.to(tl.bfloat16)
+        if B_TERMS > 2:
+            part = tl.dot(a0, (rest - b1.to(tl.float32)).to(tl.bfloat16), part)
+        part = tl.dot(a0, b1, part)
+    if A_TERMS > 1:
+        a1 = (a - a0.to(tl.float32)).to(tl.bfloat16)
         if B_TERMS > 1:
-            rest = b.to(tl.float32) - b0.to(tl.float32)
-            b1 = rest.to(tl.bfloat16)
-            total = tl.dot(a0, b1, total)
-            if A_TERMS > 1:
-                total = tl.dot(a1, b1, total)
-            if B_TERMS > 2:
-                b2 = (rest - b1.to(tl.float32)).to(tl.bfloat16)
-                total = tl.dot(a0, b2, total)
-    return total
+            part = tl.dot(a1, b1, part)
+        part = tl.dot(a1, b0, part)
+    return tl.dot(a0, b0, part)
+
+
+@triton.jit
+def _load_weights(counts_ptr, cells, clusters, valid, stride_g, k, IS_PADDED: tl.constexpr):
+    """Load [cells, clusters] of the counts; padded rows need no mask, whose end would split the wide loads."""
+    source = counts_ptr + cells[:, None] * stride_g + clusters[None, :]
+    if IS_PADDED:
+        return tl.load(source, mask=valid[:, None], other=0.0)
+    return tl.load(source, mask=valid[:, None] & (clusters < k)[None, :], other=0.0)
 
 
 @triton.jit
 def _pool_tokens_fwd_kernel(
     features_ptr,  # [G, d]
-    counts_ptr,  # [G, k] float32
+    counts_ptr,  # [G, stride_g] float32
     inverse_ptr,  # [G] float32: one over each window's pixels; not read where IS_UNIFORM
     splits_ptr,  # [num_splits, 2] int64: first and last cell of each split
     partials_ptr,  # [num_splits, k, d] float32
     partial_masses_ptr,  # [num_splits, k] float32
     d,
     k,
+    stride_g,
     BLOCK_G: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
     A_TERMS: tl.constexpr,
     B_TERMS: tl.constexpr,
     IS_UNIFORM: tl.constexpr,
+    IS_PADDED: tl.constexpr,
     NUM_STAGES: tl.constexpr,
 ):
     split = tl.program_id(1).to(tl.int64)
@@ -129,22 +187,22 @@ def _pool_tokens_fwd_kernel(
     clusters = tl.program_id(2) * BLOCK_K + tl.arange(0, BLOCK_K)
     begin, end = tl.load(splits_ptr + 2 * split), tl.load(splits_ptr + 2 * split + 1)
     total = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
-    mass = tl.zeros([BLOCK_K], dtype=tl.float32)
+    masses = tl.zeros([BLOCK_G, BLOCK_K], dtype=tl.float32)
     for start in tl.range(begin, end, BLOCK_G, num_stages=NUM_STAGES):
         cells = start + tl.arange(0, BLOCK_G)
         valid = cells < end
-        is_weight = valid[None, :] & (clusters < k)[:, None]
-        weights = tl.load(counts_ptr + cells[None, :] * k + clusters[:, None], mask=is_weight, other=0.0)
+        weights = _load_weights(counts_ptr, cells, clusters, valid, stride_g, k, IS_PADDED)
         if not IS_UNIFORM:
-            weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[None, :]
+            weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[:, None]
         is_feature = valid[:, None] & (columns < d)[None, :]
         features = tl.load(features_ptr + cells[:, None] * d + columns[None, :], mask=is_feature, other=0.0)
-        total = _multiply(weights, features, total, A_TERMS, B_TERMS)
-        mass += tl.sum(weights, axis=1)
+        total += _multiply(tl.trans(weights), features, A_TERMS, B_TERMS)
+        masses += weights
     row = split * k + clusters
     tl.store(
         partials_ptr + row[:, None] * d + columns[None, :], total, mask=(clusters < k)[:, None] & (columns < d)[None, :]
     )
+    mass = tl.sum(masses, axis=0)
     tl.store(partial_masses_ptr + row, mass, mask=clusters < tl.where(tl.program_id(0) == 0, k, 0))
 
 
@@ -182,18 +240,20 @@ def _pool_tokens_combine_kernel(
 @triton.jit
 def _pool_tokens_bwd_kernel(
     shared_ptr,  # [B, k, d] float32: the tokens' gradients over the masses
-    counts_ptr,  # [G, k] float32
+    counts_ptr,  # [G, stride_g] float32
     inverse_ptr,  # [G] float32
     tiles_ptr,  # [num_tiles, 3] int64: first and last cell and the clip of each tile
     grad_ptr,  # [G, d]
     d,
     k,
+    stride_g,
     BLOCK_G: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
     A_TERMS: tl.constexpr,
     B_TERMS: tl.constexpr,
     IS_UNIFORM: tl.constexpr,
+    IS_PADDED: tl.constexpr,
 ):
     tile = tl.program_id(0).to(tl.int64)
     begin, end = tl.load(tiles_ptr + 3 * tile), tl.load(tiles_ptr + 3 * tile + 1)
@@ -204,8 +264,7 @@ def _pool_tokens_bwd_kernel(
     total = tl.zeros([BLOCK_G, BLOCK_D], dtype=tl.float32)
     for first in range(0, k, BLOCK_K):
         clusters = first + tl.arange(0, BLOCK_K)
-        is_weight = valid[:, None] & (clusters < k)[None, :]
-        weights = tl.load(counts_ptr + cells[:, None] * k + clusters[None, :], mask=is_weight, other=0.0)
+        weights = _load_weights(counts_ptr, cells, clusters, valid, stride_g, k, IS_PADDED)
         if not IS_UNIFORM:
             weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[:, None]
         shared = tl.load(
@@ -213,7 +272,7 @@ def _pool_tokens_bwd_kernel(
             mask=(clusters < k)[:, None] & (columns < d)[None, :],
             other=0.0,
         )
-        total = _multiply(weights, shared, total, A_TERMS, B_TERMS)
+        total += _multiply(weights, shared, A_TERMS, B_TERMS)
     tl.store(
         grad_ptr + cells[:, None] * d + columns[None, :],
         total.to(grad_ptr.dtype.element_ty),
@@ -231,14 +290,35 @@ def grid_counts(
     """Launch the counting: [t, h, w, k] float32 exact integers."""
     num_frames, height, width = labels.shape
     (h, w), (num_superpixels, k), t = grid, membership.shape[1:], feature_offsets[-1]
-    padded = triton.cdiv(k, CLUSTERS_PER_BLOCK) * CLUSTERS_PER_BLOCK
+    padded = padded_clusters(k)
     table = torch.zeros(num_frames, num_superpixels, padded, dtype=torch.uint8, device=labels.device)
     table[..., :k] = membership
-    counts = torch.empty(t, h, w, k, dtype=torch.float32, device=labels.device)
+    counts = torch.empty(t, h, w, padded, dtype=torch.float32, device=labels.device)
     is_framewise = list(frame_offsets) == list(feature_offsets)
-    starts, ends = _bins(tuple(frame_offsets), tuple(feature_offsets), labels.device)
     window_width = max(end - start for start, end in zip(*window_borders(width, w), strict=True))
     window_height = max(end - start for start, end in zip(*window_borders(height, h), strict=True))
+    if is_framewise and window_width * window_height <= 255:
+        block_x = triton.next_power_of_2(window_width)
+        cells = max(1, COLUMN_LANES // block_x)
+        _grid_counts_columns_kernel[(triton.cdiv(t * h * w, cells), padded // CLUSTERS_PER_BLOCK)](
+            labels.contiguous(),
+            table.view(torch.int32),
+            counts,
+            num_superpixels,
+            height,
+            width,
+            h,
+            w,
+            padded // 4,
+            padded,
+            t * h * w,
+            WINDOW_H=window_height,
+            BLOCK_X=block_x,
+            CELLS=cells,
+            num_warps=max(1, block_x * cells // COLUMN_LANES),
+        )
+        return counts[..., :k]
+    starts, ends = _bins(tuple(frame_offsets), tuple(feature_offsets), labels.device)
     # A block's valid pixels must not exceed 255, what a byte counts to.
     block_x = min(64, triton.next_power_of_2(window_width))
     used_x = min(block_x, window_width)
@@ -256,14 +336,21 @@ def grid_counts(
         width,
         h,
         w,
-        k,
         padded // 4,
+        padded,
         ROWS=rows,
         BLOCK_X=block_x,
         IS_FRAMEWISE=is_framewise,
         num_warps=2,
     )
-    return counts
+    return counts[..., :k]
+
+
+def _is_padded(counts: Tensor) -> bool:
+    """Tell whether every row of the counts is followed by its padding in memory, as `grid_counts` lays them out."""
+    row = counts.stride(2)
+    end = counts.storage_offset() + (counts[..., 0].numel() - 1) * row + padded_clusters(counts.shape[3])
+    return row >= padded_clusters(counts.shape[3]) and end <= counts.untyped_storage().nbytes() // counts.itemsize
 
 
 def pool_tokens(
@@ -275,9 +362,10 @@ def pool_tokens(
     normalize: bool,
 ) -> tuple[Tensor, Tensor]:
     """Launch the pooling; inverse [t, h, w] float32 is None where all windows hold `area` pixels."""
+    counts = _rows(counts)
     _, h, w, d = features.shape
     k = counts.shape[3]
-    block_d, block_g = min(128, max(16, triton.next_power_of_2(d))), (32 if features.dtype == torch.float32 else 64)
+    block_d, block_g, num_warps, num_stages = token_config(d, features.dtype)
     block_k = CLUSTERS_PER_BLOCK
     blocks = triton.cdiv(d, block_d) * triton.cdiv(k, block_k)
     chunk = max(block_g, triton.cdiv(features[..., 0].numel() * blocks, TARGET_PROGRAMS * block_g) * block_g)
@@ -297,14 +385,16 @@ def pool_tokens(
         partial_masses,
         d,
         k,
+        counts.stride(2),
         BLOCK_G=block_g,
         BLOCK_K=block_k,
         BLOCK_D=block_d,
         A_TERMS=a_terms,
         B_TERMS=b_terms,
         IS_UNIFORM=inverse is None,
-        NUM_STAGES=3,
-        num_warps=4,
+        IS_PADDED=_is_padded(counts),
+        NUM_STAGES=num_stages,
+        num_warps=num_warps,
     )
     combine_d = min(256, triton.next_power_of_2(d))
     _pool_tokens_combine_kernel[(triton.cdiv(d, combine_d), k, num_clips)](
@@ -332,6 +422,7 @@ def pool_tokens_backward(
     dtype: torch.dtype,
 ) -> Tensor:
     """Launch the backward: gradients of the features [t, h, w, d] from the tokens' shares [B, k, d] float32."""
+    counts = _rows(counts)
     t, h, w, k = counts.shape
     d = shared.shape[2]
     block_g, block_d = 64, min(128, max(16, triton.next_power_of_2(d)))
@@ -346,15 +437,29 @@ def pool_tokens_backward(
         grad,
         d,
         k,
+        counts.stride(2),
         BLOCK_G=block_g,
         BLOCK_K=CLUSTERS_PER_BLOCK,
         BLOCK_D=block_d,
         A_TERMS=a_terms,
         B_TERMS=b_terms,
         IS_UNIFORM=inverse is None,
+        IS_PADDED=_is_padded(counts),
         num_warps=4,
     )
     return grad
+
+
+def token_config(width: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """Features and cells of a block, warps and pipeline stages of the token kernel."""
+    return min(256, max(16, triton.next_power_of_2(width))), 32, 4, (3 if dtype == torch.float32 else 4)
+
+
+def _rows(counts: Tensor) -> Tensor:
+    """The counts with all cells one stride apart, as the kernels address them."""
+    _, h, w, _ = counts.shape
+    row = counts.stride(2)
+    return counts if counts.stride() == (h * w * row, w * row, row, 1) else counts.contiguous()
 
 
 def _terms(is_uniform: bool, area: int, dtype: torch.dtype) -> tuple[int, int]:

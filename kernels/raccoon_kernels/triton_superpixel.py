@@ -1,14 +1,18 @@
 # A Triton kernel takes pointers and numbers that no annotation names.
 # ruff: noqa: ANN001, ANN202
 # mypy: disallow-untyped-defs=False
-"""Superpixel means in Triton: tile partials for superpixel grids, a sorted or an atomic path for other label maps.
+"""Superpixel means in Triton: partial sums for superpixel grids, a sorted or an atomic path for other label maps.
 
-Grid labels: a program takes a tile of 2x2 cells. Its pixels can only belong to the 4x4 cells around, so one one-hot
-matrix [16, pixels] times the pixels gives all partial sums on the matrix units, and every pixel is read once. Each
-superpixel then adds its four partials in a fixed order. The one-hot side is exact in bfloat16; float32 pixels are split
-into three bfloat16 terms, which hold all 24 bits of them, so the product loses nothing. A tile with a NaN or an
-infinity is added again without products, which would carry it into its neighbours. Pixels outside the 4x4 cells are
-added atomically: the result is right for every label map and deterministic where `grid` keeps its promise.
+Grid labels: a pixel can only belong to the 3x3 cells around its own: each cell adds up nine partial sums, every pixel
+is read once, and each superpixel then adds its partials in a fixed order. With few channels a program walks down the
+rows of some cells and keeps the nine sums of each pixel column in registers. With many, a program takes a tile of 2x2
+cells and multiplies its pixels with the one-hot matrix [pixels, 16] of the 4x4 cells around on the matrix units. That
+side is exact in bfloat16; float32 pixels are split into three bfloat16 terms, which hold all their 24 bits, and the
+products of each block are added in float32 outside the matrix units, whose own additions truncate. A tile with a NaN or
+an infinity is added again without products, which would carry it into its neighbours.
+
+Pixels outside the nine cells are added atomically: the result is right for every label map and deterministic where
+`grid` keeps its promise.
 
 Other labels: a stable sort by superpixel, then one program a superpixel adds its pixels in order (deterministic), or
 atomic additions (faster for few channels).
@@ -25,26 +29,30 @@ IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 # How the kernel multiplies: the interpreter computes bfloat16 wrongly and so multiplies in float32.
 PLAIN, HALF, SPLIT = 0, 1, 2
+# Up to so many channels the nine sums of a pixel column stay in registers; more go to the matrix units.
+CELLS_MAX_CHANNELS = 24
+# Pixel columns of a program: 64 in one warp are 4 pixels of 2 channels in each thread.
+CELLS_LANES = 64
 # General labels with at least this many channels are sorted even where atomics are allowed.
 SORT_MIN_CHANNELS = 8
 
 
 @triton.jit
-def _add_one_hot(onehot_SK, x_CK, sums_SC, MODE: tl.constexpr, HALF_TYPE: tl.constexpr):
+def _add_one_hot(x_CK, onehot_KS, sums_CS, MODE: tl.constexpr, HALF_TYPE: tl.constexpr):
     if MODE == 0:
-        sums_SC += tl.dot(onehot_SK.to(tl.float32), tl.trans(x_CK.to(tl.float32)), input_precision="ieee")
+        part = tl.dot(x_CK.to(tl.float32), onehot_KS.to(tl.float32), input_precision="ieee")
     elif MODE == 1:
-        sums_SC = tl.dot(onehot_SK.to(HALF_TYPE), tl.trans(x_CK.to(HALF_TYPE)), sums_SC)
+        part = tl.dot(x_CK.to(HALF_TYPE), onehot_KS.to(HALF_TYPE))
     else:
-        onehot = onehot_SK.to(tl.bfloat16)
+        onehot = onehot_KS.to(tl.bfloat16)
         high = x_CK.to(tl.bfloat16)
         rest = x_CK - high.to(tl.float32)
         middle = rest.to(tl.bfloat16)
         low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
-        sums_SC = tl.dot(onehot, tl.trans(high), sums_SC)
-        sums_SC = tl.dot(onehot, tl.trans(middle), sums_SC)
-        sums_SC = tl.dot(onehot, tl.trans(low), sums_SC)
-    return sums_SC
+        part = tl.dot(low, onehot)
+        part = tl.dot(middle, onehot, part)
+        part = tl.dot(high, onehot, part)
+    return sums_CS + part
 
 
 @triton.jit
@@ -138,20 +146,20 @@ def _superpixel_mean_fwd_kernel(
     x_base = x_ptr + frame * stride_xf + y0.to(tl.int64) * stride_xh + x0.to(tl.int64) * stride_xw
     x_base = x_base + channels.to(tl.int64)[:, None] * stride_xc + (column * stride_xw)[None, :]
 
-    sums = tl.zeros([16, BLOCK_C], dtype=tl.float32)
+    sums = tl.zeros([BLOCK_C, 16], dtype=tl.float32)
     # Counted by a product with ones, the hits would cost a hundred registers a thread.
-    hits = tl.zeros([16, ROWS * BLOCK_X], dtype=tl.int32)
+    hits = tl.zeros([ROWS * BLOCK_X, 16], dtype=tl.int32)
     for top in tl.range(0, height, ROWS, num_stages=NUM_STAGES):
         y = y0 + top + row
         valid = in_columns & (top + row < height)
         label = tl.load(label_row + y * W + x0 + column, mask=valid, other=-2).to(tl.int32)
         x = tl.load(x_base + ((top + row) * stride_xh)[None, :], mask=valid[None, :] & (channels < C)[:, None], other=0)
-        onehot = candidates[:, None] == label[None, :]
-        sums = _add_one_hot(onehot, x, sums, MODE, HALF_TYPE)
+        onehot = label[:, None] == candidates[None, :]
+        sums = _add_one_hot(x, onehot, sums, MODE, HALF_TYPE)
         hits += onehot.to(tl.int32)
-    counts = tl.sum(hits, axis=1)
+    counts = tl.sum(hits, axis=0)
     out = tile.to(tl.int64) * 16 + slots
-    tl.store(partials_ptr + out[:, None] * C + channels[None, :], sums, mask=(channels < C)[None, :])
+    tl.store(partials_ptr + out[None, :] * C + channels[:, None], sums, mask=(channels < C)[:, None])
     tl.store(partial_counts_ptr + out, counts, mask=slots < tl.where(tl.program_id(1) == 0, 16, 0))
 
     # The two rare cases go channel by channel: held in registers they would cost the common case its speed.
@@ -186,6 +194,120 @@ def _superpixel_mean_fwd_kernel(
 
 
 @triton.jit
+def _superpixel_cells_fwd_kernel(
+    x_ptr,
+    labels_ptr,
+    partials_ptr,  # [cells, 9, C] float32
+    partial_counts_ptr,  # [cells, 9] int32
+    sums_ptr,  # [F, S, C] float32, zero: receives pixels outside the 3x3 cells
+    counts_ptr,  # [F, S] int32, zero: likewise
+    stray_ptr,  # [1] int32: set where there are such pixels
+    stride_xf,
+    stride_xc,
+    stride_xh,
+    stride_xw,
+    C,
+    H,
+    W,
+    ny,
+    nx,
+    num_cells,
+    CELL_H: tl.constexpr,
+    CELL_W: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    CELLS: tl.constexpr,
+    IS_INTEGER: tl.constexpr,
+):
+    lanes = tl.arange(0, CELLS * BLOCK_X)
+    cell = tl.program_id(0) * CELLS + lanes // BLOCK_X
+    column = lanes % BLOCK_X
+    frame = cell // (ny * nx)
+    own = cell % (ny * nx)
+    cell_y, cell_x = own // nx, own % nx
+    y0, x = cell_y * CELL_H, cell_x * CELL_W + column
+    in_columns = (cell < num_cells) & (column < CELL_W) & (x < W)
+    height = tl.minimum(CELL_H, H - y0)
+    # Three channels, and ones in place of a fourth: they count the pixels.
+    planes = tl.arange(0, 4)
+    channels = tl.program_id(1) * 3 + planes
+    is_channel = (planes < 3) & (channels < C)
+    label_base = labels_ptr + frame.to(tl.int64) * H * W + y0 * W + x
+    x_base = x_ptr + frame.to(tl.int64) * stride_xf + y0.to(tl.int64) * stride_xh + x.to(tl.int64) * stride_xw
+    x_base = x_base[None, :] + channels.to(tl.int64)[:, None] * stride_xc
+
+    SUM_TYPE: tl.constexpr = tl.int32 if IS_INTEGER else tl.float32
+    s0 = tl.zeros([4, CELLS * BLOCK_X], dtype=SUM_TYPE)
+    s1, s2, s3, s4, s5, s6, s7, s8 = s0, s0, s0, s0, s0, s0, s0, s0
+    for row in tl.range(0, CELL_H, loop_unroll_factor=4):
+        valid = in_columns & (row < height)
+        label = tl.load(label_base + row * W, mask=valid, other=-1).to(tl.int32)
+        value = tl.load(x_base + row * stride_xh, mask=valid[None, :] & is_channel[:, None], other=0).to(SUM_TYPE)
+        value = tl.where((planes == 3)[:, None], 1, value)
+        # A pixel that is masked out has label -1, which must not look like a neighbour.
+        offset = tl.where(label >= 0, label - own, 1 << 30)[None, :]
+        s0 = tl.where(offset == -nx - 1, s0 + value, s0)
+        s1 = tl.where(offset == -nx, s1 + value, s1)
+        s2 = tl.where(offset == 1 - nx, s2 + value, s2)
+        s3 = tl.where(offset == -1, s3 + value, s3)
+        s4 = tl.where(offset == 0, s4 + value, s4)
+        s5 = tl.where(offset == 1, s5 + value, s5)
+        s6 = tl.where(offset == nx - 1, s6 + value, s6)
+        s7 = tl.where(offset == nx, s7 + value, s7)
+        s8 = tl.where(offset == nx + 1, s8 + value, s8)
+
+    cells = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    position = cells % (ny * nx)
+    up, down = position // nx > 0, position // nx < ny - 1
+    left, right = position % nx > 0, position % nx < nx - 1
+    first = partials_ptr + cells.to(tl.int64)[None, :] * 9 * C + channels[:, None]
+    first_count = partial_counts_ptr + cells[None, :] * 9 + planes[:, None] * 0
+    is_sum = is_channel[:, None] & (cells < num_cells)[None, :]
+    is_count = (planes == 3)[:, None] & (cells < tl.where(tl.program_id(1) == 0, num_cells, 0))[None, :]
+    counted = _store_slot(s0, up & left, 0, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s1, up, 1, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s2, up & right, 2, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s3, left, 3, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s4, cells >= 0, 4, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s5, right, 5, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s6, down & left, 6, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s7, down, 7, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+    counted += _store_slot(s8, down & right, 8, first, first_count, is_sum, is_count, C, CELLS, BLOCK_X)
+
+    num_pixels = tl.sum(tl.where(in_columns, tl.maximum(height, 0), 0), axis=0)
+    if tl.sum(tl.sum(tl.where((planes == 3)[:, None], counted, 0), axis=1), axis=0) != num_pixels:
+        for row in range(0, CELL_H):
+            valid = in_columns & (row < height)
+            label = tl.load(label_base + row * W, mask=valid, other=-1).to(tl.int32)
+            near_y = tl.abs(label // nx - cell_y) <= 1
+            near_x = tl.abs(label % nx - cell_x) <= 1
+            stray = valid & (label >= 0) & (label < ny * nx) & ((near_y & near_x) == 0)
+            value = tl.load(x_base + row * stride_xh, mask=stray[None, :] & is_channel[:, None], other=0)
+            target = frame.to(tl.int64) * ny * nx + label
+            tl.atomic_add(
+                sums_ptr + target[None, :] * C + channels[:, None],
+                value.to(tl.float32),
+                mask=stray[None, :] & is_channel[:, None],
+                sem="relaxed",
+            )
+            is_counted = stray & (lanes < tl.where(tl.program_id(1) == 0, CELLS * BLOCK_X, 0))
+            tl.atomic_add(counts_ptr + target, 1, mask=is_counted, sem="relaxed")
+            tl.atomic_max(stray_ptr, tl.max(stray.to(tl.int32), axis=0), sem="relaxed")
+
+
+@triton.jit
+def _store_slot(
+    sums, exists, slot, first, first_count, is_sum, is_count, C, CELLS: tl.constexpr, BLOCK_X: tl.constexpr
+):
+    """Add a slot's pixel columns, store its sums and counts, and return them; a neighbour outside the grid has none."""
+    total = tl.sum(tl.reshape(sums, [4, CELLS, BLOCK_X]), axis=2)
+    total = tl.where(exists[None, :], total, 0)
+    tl.store(first + slot * C, total.to(tl.float32), mask=is_sum)
+    counts = total.to(tl.int32)
+    tl.store(first_count + slot, counts, mask=is_count)
+    return counts
+
+
+@triton.jit
 def _superpixel_combine_kernel(
     partials_ptr,
     partial_counts_ptr,
@@ -200,6 +322,7 @@ def _superpixel_combine_kernel(
     tiles_x,
     BLOCK_S: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    IS_TILED: tl.constexpr,
     IS_INTEGER: tl.constexpr,
 ):
     rows = tl.program_id(0).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
@@ -216,17 +339,19 @@ def _superpixel_combine_kernel(
         sums_ptr + targets, mask=is_element & (channels < tl.where(has_strays > 0, C, 0))[None, :], other=0
     ).to(SUM_TYPE)
     count = tl.load(counts_ptr + rows, mask=is_row & (rows < tl.where(has_strays > 0, num_rows, 0)), other=0)
-    for i in tl.static_range(4):
-        tile_y = (cell_y + 1) // 2 - 1 + i // 2
-        tile_x = (cell_x + 1) // 2 - 1 + i % 2
-        slot = (cell_y - 2 * tile_y + 1) * 4 + cell_x - 2 * tile_x + 1
+    for i in tl.static_range(4 if IS_TILED else 9):
+        if IS_TILED:
+            tile_y = (cell_y + 1) // 2 - 1 + i // 2
+            tile_x = (cell_x + 1) // 2 - 1 + i % 2
+            slot = (cell_y - 2 * tile_y + 1) * 4 + cell_x - 2 * tile_x + 1
+        else:
+            tile_y = cell_y + 1 - i // 3
+            tile_x = cell_x + 1 - i % 3
+            slot = i
         valid = is_row & (tile_y >= 0) & (tile_y < tiles_y) & (tile_x >= 0) & (tile_x < tiles_x)
-        source = ((frame * tiles_y + tile_y) * tiles_x + tile_x) * 16 + slot
-        total += tl.load(
-            partials_ptr + source[:, None] * C + channels[None, :],
-            mask=valid[:, None] & (channels < C)[None, :],
-            other=0,
-        ).to(SUM_TYPE)
+        source = ((frame * tiles_y + tile_y) * tiles_x + tile_x) * (16 if IS_TILED else 9) + slot
+        part = partials_ptr + source[:, None] * C + channels[None, :]
+        total += tl.load(part, mask=valid[:, None] & (channels < C)[None, :], other=0).to(SUM_TYPE)
         count += tl.load(partial_counts_ptr + source, mask=valid, other=0)
     divisor = tl.maximum(count, 1).to(tl.float32)
     means = tl.div_rn(total.to(tl.float32), tl.broadcast_to(divisor[:, None], [BLOCK_S, BLOCK_C]))
@@ -335,12 +460,9 @@ def _mode(dtype: torch.dtype) -> int:
     return SPLIT if dtype == torch.float32 else HALF
 
 
-def grid_config(channels: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """Channels and pixels of a block, warps and pipeline stages of the grid path."""
-    block_c = min(64, max(8, _power_of_two(channels)))
-    if block_c <= 16:
-        return block_c, 128, 4, 2
-    return (block_c, 64, 4, 3) if dtype == torch.float32 else (block_c, 128, 4, 2)
+def tile_config(dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """Channels and pixels of a block, warps and pipeline stages of the tiles."""
+    return (64, 64, 4, 3) if dtype == torch.float32 else (64, 128, 4, 3)
 
 
 def grid_cell(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]:
@@ -359,43 +481,69 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
     """Launch the grid path; returns means [F, S, C], counts [F, S] and whether any pixel strayed, int32 [1]."""
     num_frames, channels, height, width = x.shape
     (ny, nx), (cell_h, cell_w) = grid, grid_cell(grid, height, width)
-    tiles_y, tiles_x = -(-height // (2 * cell_h)), -(-width // (2 * cell_w))
-    num_tiles = num_frames * tiles_y * tiles_x
+    is_tiled = channels > CELLS_MAX_CHANNELS
+    tiles_y, tiles_x = (-(-height // (2 * cell_h)), -(-width // (2 * cell_w))) if is_tiled else grid
+    num_tiles, num_slots = num_frames * tiles_y * tiles_x, 16 if is_tiled else 9
     labels = labels.contiguous()
-    partials = torch.empty(num_tiles, 16, channels, dtype=torch.float32, device=x.device)
-    partial_counts = torch.empty(num_tiles, 16, dtype=torch.int32, device=x.device)
+    partials = torch.empty(num_tiles, num_slots, channels, dtype=torch.float32, device=x.device)
+    partial_counts = torch.empty(num_tiles, num_slots, dtype=torch.int32, device=x.device)
     sums = torch.zeros(num_frames, ny * nx, channels, dtype=torch.float32, device=x.device)
     counts = torch.zeros(num_frames, ny * nx, dtype=torch.int32, device=x.device)
     strays = torch.zeros(1, dtype=torch.int32, device=x.device)
-    block_x = _power_of_two(2 * cell_w)
-    block_c, pixels, num_warps, num_stages = grid_config(channels, x.dtype)
-    rows = max(1, min(_power_of_two(2 * cell_h), pixels // block_x), 16 // block_x)
-    _superpixel_mean_fwd_kernel[(num_tiles, triton.cdiv(channels, block_c))](
-        x,
-        labels,
-        partials,
-        partial_counts,
-        sums,
-        counts,
-        strays,
-        *x.stride(),
-        channels,
-        height,
-        width,
-        ny,
-        nx,
-        tiles_y,
-        tiles_x,
-        CELL_H=cell_h,
-        CELL_W=cell_w,
-        BLOCK_X=block_x,
-        ROWS=rows,
-        BLOCK_C=block_c,
-        MODE=_mode(x.dtype),
-        HALF_TYPE=tl.float16 if x.dtype == torch.float16 else tl.bfloat16,
-        NUM_STAGES=num_stages,
-        num_warps=num_warps,
-    )
+    if is_tiled:
+        block_x = _power_of_two(2 * cell_w)
+        block_c, pixels, num_warps, num_stages = tile_config(x.dtype)
+        _superpixel_mean_fwd_kernel[(num_tiles, triton.cdiv(channels, block_c))](
+            x,
+            labels,
+            partials,
+            partial_counts,
+            sums,
+            counts,
+            strays,
+            *x.stride(),
+            channels,
+            height,
+            width,
+            ny,
+            nx,
+            tiles_y,
+            tiles_x,
+            CELL_H=cell_h,
+            CELL_W=cell_w,
+            BLOCK_X=block_x,
+            ROWS=max(1, min(_power_of_two(2 * cell_h), pixels // block_x), 16 // block_x),
+            BLOCK_C=block_c,
+            MODE=_mode(x.dtype),
+            HALF_TYPE=tl.float16 if x.dtype == torch.float16 else tl.bfloat16,
+            NUM_STAGES=num_stages,
+            num_warps=num_warps,
+        )
+    else:
+        block_x = _power_of_two(cell_w)
+        cells = max(1, CELLS_LANES // block_x)
+        _superpixel_cells_fwd_kernel[(triton.cdiv(num_tiles, cells), triton.cdiv(channels, 3))](
+            x,
+            labels,
+            partials,
+            partial_counts,
+            sums,
+            counts,
+            strays,
+            *x.stride(),
+            channels,
+            height,
+            width,
+            ny,
+            nx,
+            num_tiles,
+            CELL_H=cell_h,
+            CELL_W=cell_w,
+            BLOCK_X=block_x,
+            CELLS=cells,
+            IS_INTEGER=x.dtype == torch.uint8,
+            num_warps=max(1, block_x * cells // CELLS_LANES),
+        )
     combine_c = min(64, _power_of_two(channels))
     _superpixel_combine_kernel[(triton.cdiv(num_frames * ny * nx, 32), triton.cdiv(channels, combine_c))](
         partials,
@@ -411,6 +559,7 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
         tiles_x,
         BLOCK_S=32,
         BLOCK_C=combine_c,
+        IS_TILED=is_tiled,
         IS_INTEGER=x.dtype == torch.uint8,
         num_warps=4,
     )

@@ -11,6 +11,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+# The counts of a cell are laid out for the matrix units: rows of a multiple of 32 clusters.
+CLUSTERS_PER_BLOCK = 32
+
+
+def padded_clusters(num_clusters: int) -> int:
+    """How many clusters a row of counts has room for."""
+    return -(-num_clusters // CLUSTERS_PER_BLOCK) * CLUSTERS_PER_BLOCK
+
 
 def window_borders(length: int, num_windows: int) -> tuple[list[int], list[int]]:
     """First and one-past-last element of each of the `num_windows` adaptive windows over `length` elements."""
