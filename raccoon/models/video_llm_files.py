@@ -27,13 +27,12 @@ from raccoon.interfaces import SuperpixelModel
 from raccoon.models.lora import LoraSettings
 from raccoon.models.mgs import MGSPooling
 from raccoon.models.video_llm import TemplateName, VideoLLM
+from raccoon.models.weights import TRAINED_FOLDER, find_weights
 from raccoon_datamodules.conversation import add_visual_tokens
 
 FORMAT = "raccoon-v2p"
 VERSION = 1
 WEIGHTS = "v2p.safetensors"
-# What a hub id weighs, so that nobody starts a long download unawares.
-_SIZES = {"llava-hf/llava-1.5-7b-hf": "14 GB", "openai/clip-vit-large-patch14-336": "1.7 GB"}
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -85,7 +84,7 @@ def load(weights: str | Path, *, revision: str | None = None) -> VideoLLM:
         ValueError: if the config is of something else, a file is damaged or not the one referred to, or keys are
             missing, unexpected or of another shape: all of them are listed.
     """
-    folder = _folder_of(weights, revision, command="raccoon fit --config v2p/tiny")
+    folder = find_weights(weights, revision=revision)
     config = _read_config(folder)
     faults: list[str] = []
     encoder = dict(config["encoder"])
@@ -136,7 +135,9 @@ def load_parts(
     max_length: int | None,
 ) -> VideoLLM:
     """Put a new network together; see `VideoLLM.from_parts`."""
-    folder = _folder_of(language_model, revisions[1], command="raccoon fit --config tiny/language")
+    # Both are looked for before either is loaded: a language model takes minutes.
+    encoder_folder = _stage_folder(encoder, revisions[0])
+    folder = _stage_folder(language_model, revisions[1])
     tokenizer = _load_tokenizer(folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder)
     faults: list[str] = []
     projector: Any = None
@@ -148,7 +149,7 @@ def load_parts(
         raise ValueError(f"{folder} must hold exactly the weights of its config.json: {'; '.join(faults)}")
     grow_vocabulary(llama, tokenizer)
     model = VideoLLM(
-        _load_encoder(_folder_of(encoder, revisions[0], command="raccoon fit --config tiny/clip"), **encoder_settings),
+        _load_encoder(encoder_folder, **encoder_settings),
         llama,
         tokenizer,
         superpixels=superpixels,
@@ -314,7 +315,7 @@ def _part(folder: Path, name: str, entry: Mapping[str, Any]) -> Path:
         return found
     if entry.get("repo") is None:
         return folder / name
-    found = _folder_of(entry["repo"], entry.get("revision"), command=None)
+    found = find_weights(entry["repo"], revision=entry.get("revision"))
     if (wanted := entry.get("sha256")) is not None:
         digest = hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest()
         if digest != wanted:
@@ -325,25 +326,16 @@ def _part(folder: Path, name: str, entry: Mapping[str, Any]) -> Path:
     return found
 
 
-def _folder_of(source: str | Path, revision: str | None, *, command: str | None) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    name = str(source)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        how = f"; `{command}` trains them" if command else ""
-        raise FileNotFoundError(f"there are no weights in {folder}{how}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+def _stage_folder(source: str, revision: str | None) -> Path:
+    """`find_weights`, with the recipe that makes what an earlier stage should have left."""
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError as err:
-        about = f" (about {_SIZES[name]})" if name in _SIZES else ""
-        pinned = f" --revision {revision}" if revision else ""
+        return find_weights(source, revision=revision)
+    except FileNotFoundError as err:
+        path = Path(source)
+        if path.parts[:-1] != (*TRAINED_FOLDER.parts, "tiny"):
+            raise
         raise FileNotFoundError(
-            f"{name}{about} is neither a folder nor in the local Hugging Face cache; fetch it with "
-            f"`hf download {name}{pinned}`"
+            f"there are no weights in {source}, which an earlier stage makes: `raccoon fit --config tiny/{path.name}`"
         ) from err
 
 

@@ -309,21 +309,34 @@ def test_a_damaged_language_model_is_named(tokenizer, tmp_path):
         VideoLLM.from_pretrained(tmp_path)
 
 
-def test_missing_weights_name_the_command_that_makes_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`raccoon fit --config v2p/tiny` trains them"):
+def test_missing_weights_are_said_in_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there are no weights in .*nowhere"):
         VideoLLM.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         VideoLLM.from_pretrained(tmp_path)
 
 
-def test_a_hub_id_that_is_not_here_names_the_command_that_fetches_it():
-    with pytest.raises(FileNotFoundError, match=r"about 14 GB.*`hf download llava-hf/llava-1\.5-7b-hf`"):
+@pytest.mark.parametrize(
+    ("encoder", "language_model", "message"),
+    [
+        ("openai/clip-vit-large-patch14-336", "llava-hf/llava-1.5-7b-hf", "hf download openai/clip-vit-large-patch14"),
+        ("{here}", "llava-hf/llava-1.5-7b-hf", r"hf download llava-hf/llava-1\.5-7b-hf"),
+        ("runs/weights/tiny/none", "x", "an earlier stage makes: `raccoon fit --config tiny/none`"),
+        ("{here}", "runs/weights/tiny/none", "an earlier stage makes: `raccoon fit --config tiny/none`"),
+    ],
+)
+def test_a_part_that_is_not_here_names_the_command_that_brings_it(tmp_path, encoder, language_model, message):
+    with pytest.raises(FileNotFoundError, match=message):
         VideoLLM.from_parts(
-            "openai/clip-vit-large-patch14-336",
-            "llava-hf/llava-1.5-7b-hf",
-            superpixels=GridSuperpixels(),
-            pooling=MGSPooling(),
+            encoder.format(here=tmp_path), language_model, superpixels=GridSuperpixels(), pooling=MGSPooling()
         )
+
+
+def test_it_trains_in_mixed_precision(model):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(batch_of(model, 1, 2))
+    losses.mean().backward()
+    torch.testing.assert_close(losses, model(batch_of(model, 1, 2)), atol=0.2, rtol=0.05)
 
 
 def test_references_are_checked(tokenizer, tmp_path):
