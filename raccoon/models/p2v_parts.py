@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_log
 
 from raccoon.models.conditioning import scheme_named
 from raccoon.models.temporal_unet import TemporalUNet, unet_config
+from raccoon.models.weights import TRAINED_BY, find_weights
 
 # Where the Stable Diffusion 2 models went that Stability AI withdrew in November 2025.
 _MOVED = {
@@ -36,17 +37,19 @@ _FAULTS = ("missing", "unexpected", "mismatched")
 
 
 def weights_folder(weights: str | Path, *, revision: str | None = None, command: str | None = None) -> Path:
-    """Return the local folder of weights: a path, or a model of the Hugging Face hub that is in the local cache.
+    """Return the local folder of weights: shipped ones, a path, or a model of the hub that is in the local cache.
 
     ``command`` is what makes the weights if they are not there, for the message.
 
     Raises:
         FileNotFoundError: if they are not there: one sentence with the command that trains or fetches them.
     """
+    name = str(weights)
+    if name in TRAINED_BY:
+        return find_weights(name)
     folder = Path(weights).expanduser()
     if folder.is_dir():
         return folder
-    name = str(weights)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         how = f"; `{command}` trains them" if command else "; give the folder of a trained model, or its id on the hub"
         raise FileNotFoundError(f"there are no weights in {folder}{how}")

