@@ -32,7 +32,7 @@ _TYPES = {
 }
 # Kernels that stream the large inputs of their operation: those must load 128 bits at a time. Not so bytes, of which
 # a superpixel's row is 16.
-_STREAMING = ("_pool_tokens_fwd_kernel", "_superpixel_mean_fwd_kernel")
+_STREAMING = ("_pool_tokens_fwd_kernel", "_superpixel_cells_fwd_kernel", "_superpixel_mean_fwd_kernel")
 _DEFAULT_WARPS, _DEFAULT_STAGES = 4, 3  # triton's, where a launch names none
 
 
@@ -84,8 +84,11 @@ def _runs(superpixel: ModuleType, mgs: ModuleType, kmeans: ModuleType) -> Iterat
                 yield name, partial(superpixel.superpixel_mean_backward, shared, labels, dtype)
     membership = torch.zeros(_FRAMES, num_superpixels, _CLUSTERS, dtype=torch.bool)
     frames = (0, _FRAMES)
-    yield f"k={_CLUSTERS}", partial(mgs.grid_counts, labels, membership, (_CELLS, _CELLS), frames, frames)
-    counts = torch.zeros(_FRAMES, _CELLS, _CELLS, _CLUSTERS)
+    cells = (_CELLS, _CELLS)
+    yield f"k={_CLUSTERS}", partial(mgs.grid_counts, labels, membership, cells, frames, frames)
+    yield f"k={_CLUSTERS} temporal bins", partial(mgs.grid_counts, labels, membership, cells, frames, (0, 1))
+    # Never filled, as the kernels are recorders here; but in the layout that the pooling kernels get.
+    counts = mgs.grid_counts(labels, membership, cells, frames, frames)
     inverse = torch.ones(_FRAMES, _CELLS, _CELLS)
     token_grads = torch.zeros(1, _CLUSTERS, _DIM)
     area = (_SIDE // _CELLS) ** 2
