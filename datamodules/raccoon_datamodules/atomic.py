@@ -60,9 +60,11 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
     if not parent.is_dir():
         raise NotADirectoryError(f"{parent} must be a folder to write {path.name} into, it is a file")
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, a file name is needed: for example {path / 'out.mp4'}")
+        raise IsADirectoryError(f"{path} is a folder, a file name is needed")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: pass --overwrite to replace it, or choose another name")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"no permission to write in {parent}: choose another folder")
 
 
 def disk_full(path: Path, err: OSError) -> OSError:

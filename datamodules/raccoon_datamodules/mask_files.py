@@ -85,6 +85,8 @@ def _values(file: Path, *, want_ids: bool) -> NDArray[np.integer]:
         with Image.open(file) as opened:
             opened.load()
             image: Image.Image = opened
+    except PermissionError:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as err:
         raise ValueError(f"the mask image {file} cannot be read, it is damaged or no image: {err}") from err
     if file.suffix.lower() in _JPEG:
@@ -120,6 +122,8 @@ def read_npz(file: Path) -> dict[str, NDArray]:
                 return {"mask": loaded}
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
+    except PermissionError:
+        raise
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as err:
         raise ValueError(f"{file} must be a mask file written by write_masks, it cannot be read: {err}") from err
 

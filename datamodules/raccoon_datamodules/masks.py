@@ -141,8 +141,11 @@ def read_masks(path: str | Path, *, video: Video, object_ids: Sequence[int] | No
             data = mask_files.read_mask_video(path)
         chosen = _chosen(len(data), path, video)
         if data.shape[1:] != video.size:
-            got, wanted = list(data.shape), [video.num_frames, *video.size]
-            raise ValueError(f"mask must be [F, H, W] like the video's {wanted}, got {got} from {path}")
+            got, wanted = data.shape[:0:-1], video.size[::-1]
+            raise ValueError(
+                f"the masks in {path} must have the video's size {wanted[0]}x{wanted[1]}, they have {got[0]}x{got[1]}; "
+                "make them at the video's size"
+            )
         if len(chosen) != len(data):
             data = data[chosen]
             scores = None if scores is None else scores[chosen]
@@ -171,9 +174,9 @@ def _chosen(count: int, path: Path, video: Video) -> list[int]:
     is_part = indices is not None and video.path is not None and count > int(indices[-1]) and video.path.exists()
     if is_part and indices is not None and video.path is not None and probe(video.path).num_frames == count:
         return [int(index) for index in indices]
-    wanted = [video.num_frames, *video.size]
     raise ValueError(
-        f"mask must be [F, H, W] like the video's {wanted}, got {count} masks from {path}; one mask per frame is needed"
+        f"{path} must hold one mask for each of the video's {video.num_frames} frames, it holds {count}; "
+        "make one for each frame of the video or of the part that is read"
     )
 
 

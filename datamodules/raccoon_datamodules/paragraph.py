@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raccoon_datamodules.paragraph_reader import read_paragraph, split_lines
+from raccoon_datamodules.paragraph_lines import heading_of, read_line, split_lines
+from raccoon_datamodules.paragraph_reader import read_paragraph
 from raccoon_datamodules.wording import clean_name, name_key, one_line
 
 VIDEO_HEADING = "Video Description:"
@@ -188,6 +189,11 @@ class Paragraph:
                 "a paragraph's JSON must be {'description': str, 'objects': [{'name': str, 'description': str}]}, "
                 f"got {data!r:.200}"
             ) from err
+
+
+def has_heading(text: str) -> bool:
+    """Whether any line of a text is a heading of a paragraph, in any of the forms that `Paragraph.parse` reads."""
+    return any(heading_of(read_line(number, raw)) is not None for number, raw in enumerate(split_lines(text), 1))
 
 
 def _canonical_object(line: str) -> ObjectDescription | None:

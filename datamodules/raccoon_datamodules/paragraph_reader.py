@@ -26,8 +26,6 @@ from raccoon_datamodules.paragraph_lines import (
 )
 from raccoon_datamodules.wording import clean_name, name_key, one_line
 
-__all__ = ["read_paragraph", "split_lines"]
-
 # A name in a numbered line may be long; in a line that nothing else marks as an object it must look like a name.
 LONGEST_NAME = 12
 

@@ -4,7 +4,6 @@ The same samples give the same files, byte for byte: no times, no owners, POSIX 
 hidden folder beside the result and moved at the end; an interrupt, a full disk or a bad sample leaves what was there.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from raccoon_datamodules.atomic import FULL
 from raccoon_datamodules.index import INDEX_NAME, Index, Member, Shard, check_split
 from raccoon_datamodules.members import check_key
 from raccoon_datamodules.sample import VplmSample, encode
@@ -120,10 +120,11 @@ def write_encoded(
         os.replace(work / INDEX_NAME, folder / INDEX_NAME)
         return index
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        if err.errno in FULL:
             raise OSError(
+                err.errno,
                 f"no room left in {folder} after {written} samples; nothing was kept of them: free some space or "
-                "write elsewhere"
+                "write elsewhere",
             ) from err
         raise
     finally:

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from raccoon_datamodules.atomic import replacing
+from raccoon_datamodules.atomic import check_writable, replacing
 
 
 def test_a_file_takes_its_name_only_at_the_end(tmp_path):
@@ -56,3 +56,9 @@ def test_a_place_that_cannot_be_written_is_found_before_any_work(tmp_path, monke
     monkeypatch.setattr(os, "open", refused)
     with pytest.raises(error, match=match), replacing(tmp_path / "a.mp4"):
         pytest.fail("no work may be done")
+
+
+def test_a_folder_that_may_not_be_written_is_found_without_making_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError, match=f"no permission to write in {tmp_path}: choose another folder"):
+        check_writable(tmp_path / "a.mp4")

@@ -389,10 +389,10 @@ def test_masks_of_the_whole_file_serve_for_a_part_of_it(tmp_path):
 
 def test_a_wrong_number_of_masks_is_refused(tmp_path):
     folder = save(tmp_path / "m", blob(3))
-    with pytest.raises(ValueError, match=r"like the video's \[4, 20, 28\], got 3 masks from .*one mask per frame"):
+    with pytest.raises(ValueError, match=r"m must hold one mask for each of the video's 4 frames, it holds 3"):
         read_masks(folder, video=film())
     write_masks(blob(5), tmp_path / "m.npz")
-    with pytest.raises(ValueError, match=r"got 5 masks from .*m\.npz"):
+    with pytest.raises(ValueError, match=r"m\.npz must hold one mask .* it holds 5"):
         read_masks(tmp_path / "m.npz", video=film())
 
 
@@ -401,7 +401,7 @@ def test_a_wrong_size_names_the_first_and_counts_the_rest(tmp_path):
     with pytest.raises(ValueError, match=r"video's size 28x20, but 0\.png is 14x10 and 3 more"):
         read_masks(folder, video=film())
     write_masks(blob(4, 10, 14), tmp_path / "m.npz")
-    with pytest.raises(ValueError, match=r"like the video's \[4, 20, 28\], got \[4, 10, 14\] from"):
+    with pytest.raises(ValueError, match=r"video's size 28x20, they have 14x10"):
         read_masks(tmp_path / "m.npz", video=film())
 
 

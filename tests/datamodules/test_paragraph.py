@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
+from raccoon_datamodules.paragraph import ObjectDescription, Paragraph, has_heading
 from raccoon_datamodules.wording import clean_name, name_key, one_line, token_f1, words_of
 
 PROPERTY = settings(derandomize=True, max_examples=200, deadline=None)
@@ -700,3 +700,16 @@ def test_token_f1_counts_words_as_often_as_they_stand():
     assert token_f1(["a", "a", "b"], ["a", "c"]) == pytest.approx(0.4)
     assert token_f1([], ["a"]) == 0.0
     assert token_f1(["a"], ["a"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Object Descriptions:", True),
+        ("A dog.\n\n**Identified Object Names and Descriptions**", True),
+        ("Dear Sir, the parcel came broken.\nYours", False),
+        ("", False),
+    ],
+)
+def test_a_heading_tells_a_paragraph_from_any_other_text(text, expected):
+    assert has_heading(text) is expected

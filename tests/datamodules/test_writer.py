@@ -139,11 +139,12 @@ def test_an_interrupt_leaves_what_was_there(tmp_path, error, overwrite):
     assert (contents(folder) if overwrite else folder.exists()) == (before if overwrite else False)
 
 
-def test_a_full_disk_is_said_in_one_sentence_and_nothing_is_left(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_is_said_in_one_sentence_and_nothing_is_left(tmp_path, monkeypatch, number):
     class Full(io.FileIO):
         def write(self, data):
             if self.tell() > 4000:
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(number, "No space left on device")
             return super().write(data)
 
     opened = type(tmp_path).open
