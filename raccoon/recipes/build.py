@@ -64,9 +64,10 @@ def build(
     (a dataclass, say) of each plain section; an absent plain section is built from its defaults.
 
     Raises:
-        ValueError: if a key is unknown (with the nearest valid key), a value has the wrong type, or a needed argument
-            is missing; one sentence that names the section.
-        ImportError: if a class cannot be imported.
+        ValueError: if a key is unknown (with the nearest valid key), a module has no such class, a value has the wrong
+            type, or a needed argument is missing; one sentence that names the section.
+        ImportError: if a class's module cannot be imported; what else a stranger's module or class raises comes
+            through, with a note that names the section.
         TypeError: if a class does not offer what its plug point needs, see `check`.
         FileNotFoundError: see `locate`.
     """
@@ -180,7 +181,12 @@ def _construct(cls: type, given: Any, *, where: str) -> tuple[Any, dict[str, Any
         default = parameters[name].default
         if name not in resolved and _is_plain(default):
             resolved[name] = list(default) if isinstance(default, tuple) else default
-    return cls(**arguments, **_typed(cls, values, skip=set(named) - set(values), where=where)), resolved
+    arguments |= _typed(cls, values, skip=set(named) - set(values), where=where)
+    try:
+        return cls(**arguments), resolved
+    except Exception as err:
+        err.add_note(f"while the recipe's {where} was made of {_path_of(cls)}")
+        raise
 
 
 def _typed(cls: type, values: dict[str, Any], *, skip: set[str], where: str) -> dict[str, Any]:
@@ -228,15 +234,18 @@ def _is_plain(value: Any) -> bool:
 def _import(class_path: str, where: str) -> type:
     module_name, _, class_name = class_path.rpartition(".")
     if not module_name:
-        raise ImportError(f"{where}: class_path must read package.module.Class, got {class_path!r}")
+        raise ValueError(f"{where}: class_path must read package.module.Class, got {class_path!r}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as err:
         raise ImportError(f"{where}: cannot import {class_path}: {err}; is its package installed?") from err
+    except Exception as err:
+        err.add_note(f"while the recipe's {where} was imported: {class_path}")
+        raise
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
         classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise ImportError(f"{where}: module {module_name} has no class {class_name!r}{nearest(class_name, classes)}")
+        raise ValueError(f"{where}: module {module_name} has no class {class_name!r}{nearest(class_name, classes)}")
     return found
 
 

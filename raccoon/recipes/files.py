@@ -97,7 +97,9 @@ def _read_flag(override: str, merged: Mapping[str, Any]) -> dict[str, Any]:
             node = node.get("init_args") or {}
         path.append(key)
         node = node.get(key) if isinstance(node, Mapping) else None
-    if isinstance(node, Mapping) and "class_path" in node and isinstance(value, str):
+    # "grounder=package.Class" fills a plug point, whether another class stood there or null.
+    is_plug = (isinstance(node, Mapping) and "class_path" in node) or (node is None and dotted.strip() in merged)
+    if is_plug and isinstance(value, str):
         value = {"class_path": value}
     for key in reversed(path):
         value = {key: value}

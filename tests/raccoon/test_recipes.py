@@ -162,16 +162,35 @@ def test_a_wrong_recipe_is_one_sentence_that_names_the_key(folder, override, mes
 
 
 @pytest.mark.parametrize(
-    ("class_path", "message"),
+    ("class_path", "error", "message"),
     [
-        ("strangers_module.Strangr", r"has no class 'Strangr'; did you mean 'Stranger'\?"),
-        ("nowhere_to_be_found.Painter", r"painter: cannot import nowhere_to_be_found\.Painter"),
-        ("Painter", r"class_path must read package\.module\.Class, got 'Painter'"),
+        ("strangers_module.Strangr", ValueError, r"has no class 'Strangr'; did you mean 'Stranger'\?"),
+        ("nowhere_to_be_found.Painter", ImportError, r"painter: cannot import nowhere_to_be_found\.Painter"),
+        ("Painter", ValueError, r"class_path must read package\.module\.Class, got 'Painter'"),
     ],
 )
-def test_a_class_that_cannot_be_imported_is_named(folder, class_path, message):
-    with pytest.raises(ImportError, match=message):
+def test_a_class_that_cannot_be_imported_is_named(folder, class_path, error, message):
+    with pytest.raises(error, match=message):
         build(folder, f"painter={class_path}")
+
+
+def test_what_a_strangers_class_raises_says_which_section_it_was_made_for(folder, monkeypatch):
+    monkeypatch.setattr("strangers_module.Stranger.__init__", lambda self, radius: radius / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        build(folder)
+    assert caught.value.__notes__ == ["while the recipe's painter was made of strangers_module.Stranger"]
+
+
+def test_what_a_strangers_module_raises_says_which_section_it_was_imported_for(folder):
+    (folder / "broken_module.py").write_text("def (")
+    with pytest.raises(SyntaxError) as caught:
+        build(folder, "painter=broken_module.Painter")
+    assert "the recipe's painter was imported: broken_module.Painter" in caught.value.__notes__[0]
+
+
+def test_a_flag_fills_a_plug_point_that_is_null(folder):
+    with pytest.raises(TypeError, match=r"grounder: strangers_module\.Stranger is no Grounder"):
+        build(folder, "grounder=strangers_module.Stranger")
 
 
 def test_check_names_the_class_and_the_missing_method(folder):
