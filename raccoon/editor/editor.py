@@ -23,6 +23,7 @@ from raccoon.editor.request import (
     EditStep,
     PartError,
     Preparation,
+    at_work,
 )
 from raccoon.interfaces import (
     Describer,
@@ -142,8 +143,10 @@ class Editor:
             ContractBroken: if anything outside the region changed.
         """
         started = time.perf_counter()
-        prepared = prepared or self.prepare(request, progress=progress)
-        seconds = {"prepare": time.perf_counter() - started, "paint": 0.0, "paste": 0.0}
+        seconds = {"paint": 0.0, "paste": 0.0}
+        if prepared is None:
+            prepared = self.prepare(request, progress=progress)
+            seconds = {"prepare": time.perf_counter() - started, **seconds}
         video = request.video
         grow_by, feather_by = self.settings.pixels(video.size)
         frames = video.frames
@@ -201,7 +204,8 @@ class Editor:
                 "the paragraph before the edit is needed, and this recipe has no describer to write it; give it, or "
                 "say the edit itself (--remove, --add, --change)"
             )
-        description = self.describer.describe(DescribeRequest(request.video, options=request.options))
+        with at_work(self.describer, "describing the video"):
+            description = self.describer.describe(DescribeRequest(request.video, options=request.options))
         if not isinstance(description, Description):
             raise PartError(
                 f"{type(self.describer).__name__}.describe must return a Description, got {type(description).__name__}"
@@ -242,7 +246,8 @@ class Editor:
             progress=report,
             options=request.options,
         )
-        painted = self.painter.paint(asked)
+        with at_work(self.painter, f"painting {step.edit.name!r}"):
+            painted = self.painter.paint(asked)
         name = type(self.painter).__name__
         if not isinstance(painted, np.ndarray):
             raise PartError(f"{name}.paint must return a numpy array uint8 [F, H, W, 3], got {type(painted).__name__}")

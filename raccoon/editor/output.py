@@ -96,6 +96,8 @@ def write_result(
 ) -> EncodedReport:
     """Write the edited video and, unless told otherwise, its sidecar ``OUT.json``: both or neither.
 
+    Without ``sidecar``, that of a video which is replaced goes with it.
+
     The file is read again under a temporary name before it takes its own: size, number of frames, frame rate,
     timestamps and presence of sound must be the source's, and with ``lossless`` every pixel outside the region.
 
@@ -108,7 +110,11 @@ def write_result(
     check_output(out, source=result.source.path, overwrite=overwrite, sidecar=sidecar)
     if not sidecar:
         with replacing(out, overwrite=overwrite) as video_part:
-            return _encode(result, video_part, out, lossless=lossless, crf=crf)
+            report = _encode(result, video_part, out, lossless=lossless, crf=crf)
+        if overwrite and _is_sidecar_of(sidecar_path(out), out):
+            # It speaks of the video that was replaced.
+            sidecar_path(out).unlink()
+        return report
     existed, video_stands = out.exists(), False
     try:
         with replacing(sidecar_path(out), overwrite=overwrite) as json_part:
@@ -223,6 +229,13 @@ def sidecar_of(result: EditResult, report: EncodedReport, output_hash: str) -> d
 def _encode(result: EditResult, path: Path, out: Path, *, lossless: bool, crf: int) -> EncodedReport:
     result.video.write(path, lossless=lossless, crf=crf, overwrite=True)
     return inspect_encoded(path, result.source, result.region, lossless=lossless, shown=out)
+
+
+def _is_sidecar_of(path: Path, video: Path) -> bool:
+    try:
+        return bool(read_sidecar(path)["output"]["name"] == video.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _broken(path: Path, faults: list[str]) -> str:

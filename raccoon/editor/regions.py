@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon.editor.request import EditRequest, EditStep, MaskSource, PartError
+from raccoon.editor.request import EditRequest, EditStep, MaskSource, PartError, at_work
 from raccoon.interfaces import Grounder, GroundRequest, LayoutPlanner, PlanRequest
 from raccoon.plan import Edit, EditPlan
 from raccoon_datamodules.layout import Layout
@@ -49,6 +49,8 @@ def given_masks(plan: EditPlan, masks: Masks | Mapping[str, Masks] | None) -> di
             raise ValueError(
                 f"the mask {name!r} belongs {belongs}; the edits are {names}: name its mask after one of them"
             )
+        if matching[0] in found:
+            raise ValueError(f"{plan.edits[matching[0]].name!r} has two masks; unite them and give one")
         found[matching[0]] = mask
     return found
 
@@ -84,9 +86,9 @@ def prepare_step(
             layout = _place(edit, request, layout_planner)
         mask = _mask_of_layout(layout, video)
     else:
-        part = "a layout planner" if edit.kind == "add" else "a grounder"
+        part = "layout planner" if edit.kind == "add" else "grounder"
         raise ValueError(
-            f"there is no mask for {edit.kind} {edit.name!r} and this recipe has not got {part} to find one; "
+            f"there is no mask to {edit.kind} {edit.name!r} by, and the recipe has no {part} to find one; "
             "give the mask (--mask PATH)"
         )
     findings = check(mask, num_frames=video.num_frames, height=video.height, width=video.width)
@@ -112,7 +114,8 @@ def prepare_step(
 def _ground(edit: Edit, request: EditRequest, grounder: Grounder) -> NDArray[np.uint8]:
     known = edit.before or edit.after
     name, description = (known.name, known.description) if known is not None else (edit.name, "")
-    found = grounder.ground(GroundRequest(request.video, (name,), (description,), options=request.options))
+    with at_work(grounder, f"finding {name!r}"):
+        found = grounder.ground(GroundRequest(request.video, (name,), (description,), options=request.options))
     wanted = (request.video.num_frames, *request.video.size)
     if not isinstance(found, Masks) or found.data.shape != wanted:
         came = list(found.data.shape) if isinstance(found, Masks) else type(found).__name__
@@ -126,7 +129,8 @@ def _ground(edit: Edit, request: EditRequest, grounder: Grounder) -> NDArray[np.
 
 
 def _place(edit: Edit, request: EditRequest, planner: LayoutPlanner) -> Layout:
-    layout = planner.plan(PlanRequest(request.video, _object_after(edit), options=request.options))
+    with at_work(planner, f"placing {edit.name!r}"):
+        layout = planner.plan(PlanRequest(request.video, _object_after(edit), options=request.options))
     if not isinstance(layout, Layout):
         raise PartError(f"{_class_of(planner)}.plan must return a Layout, got {type(layout).__name__}")
     if layout.boxes.shape != (request.video.num_frames, 4):

@@ -1,6 +1,7 @@
 """What goes into the editor and what comes out of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,16 @@ MaskSource = Literal["given", "grounder", "layout"]
 
 class PartError(RuntimeError):
     """A part of the recipe did not return what its plug point promises; the message names its class."""
+
+
+@contextmanager
+def at_work(part: object, doing: str) -> Iterator[None]:
+    """Note on whatever is raised within which part was at work: ``while package.Class was painting 'Dog'``."""
+    try:
+        yield
+    except Exception as err:
+        err.add_note(f"while {type(part).__module__}.{type(part).__qualname__} was {doing}")
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

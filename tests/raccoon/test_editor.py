@@ -287,10 +287,32 @@ def test_a_layout_planner_that_returns_something_else_is_named(answer, message):
         editor(layout_planner=Planner()).prepare(addition())
 
 
+def test_two_masks_for_one_edit_are_refused():
+    masks = {"Square": tiny_masks(), "square": tiny_masks()}
+    with pytest.raises(ValueError, match="'Square' has two masks; unite them and give one"):
+        editor().edit(removal(masks=masks))
+
+
+def test_what_a_part_raises_carries_a_note_of_the_part_and_its_work():
+    def fail(frames):
+        raise KeyError("weights")
+
+    with pytest.raises(KeyError) as caught:
+        editor(Wrong(fail)).edit(removal())
+    assert caught.value.__notes__ == [f"while {Wrong.__module__}.Wrong was painting 'Square'"]
+
+
+def test_the_time_of_a_preparation_made_before_is_not_measured():
+    request = removal()
+    made = editor()
+    result = made.edit(request, prepared=made.prepare(request))
+    assert "prepare" not in result.measurements.seconds
+
+
 def test_a_missing_mask_says_how_to_give_it():
-    with pytest.raises(ValueError, match=r"no mask for remove 'Square' .* not got a grounder .*--mask PATH"):
+    with pytest.raises(ValueError, match=r"no mask to remove 'Square' by.* no grounder .*--mask PATH"):
         editor().prepare(removal(masks=None))
-    with pytest.raises(ValueError, match=r"no mask for add 'Ball' .* not got a layout planner"):
+    with pytest.raises(ValueError, match=r"no mask to add 'Ball' by.* no layout planner"):
         editor().prepare(addition())
 
 
