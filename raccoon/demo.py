@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from raccoon.editor import Editor, EditProgress, EditRequest, EditResult, plan_of_words, write_result
 from raccoon.report import measurement_rows, write_report, write_strip
-from raccoon_datamodules.masks import read_masks, write_masks
+from raccoon_datamodules.atomic import check_writable
+from raccoon_datamodules.masks import Masks, read_masks, write_masks
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.synthetic import make_scene
 from raccoon_datamodules.video import Video
@@ -75,6 +76,27 @@ class DemoOutcome:
         }
 
 
+def check_folder(folder: Path, *, rendered: bool, overwrite: bool = False) -> None:
+    """Raise what the demo would raise about its folder, before anything is written; ``rendered``: of its own scene.
+
+    Raises:
+        NotADirectoryError: if it is a file.
+        FileExistsError: if it holds a file that the demo writes and ``overwrite`` is False.
+        PermissionError: if nothing can be written into it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} must be a folder, it is a file; choose another --out")
+    if not folder.is_dir():
+        return
+    names = ["edited.mp4", "edited.json", "report.html", "strip.png"]
+    for name in [*names, *(["scene.mp4", "before.txt", "after.txt"] if rendered else [])]:
+        check_writable(folder / name, overwrite=overwrite)
+    if rendered and not overwrite and (folder / "mask").exists():
+        raise FileExistsError(
+            f"{folder / 'mask'} exists already: pass --overwrite to replace it, or choose another folder"
+        )
+
+
 def make_scene_files(folder: Path, *, seed: int = DEFAULT_SEED, overwrite: bool = False) -> SceneFiles:
     """Render a scene into ``folder``: scene.mp4, mask/, before.txt, and after.txt with its first object's line deleted.
 
@@ -116,12 +138,15 @@ def run_edit(
     files: SceneFiles | None = None,
     video: str | Path | None = None,
     mask: str | Path | None = None,
+    invert: bool = False,
+    trust: bool = False,
     overwrite: bool = False,
     progress: EditProgress | None = None,
 ) -> DemoOutcome:
     """Remove the object; write edited.mp4, its sidecar, report.html and strip.png into ``folder``.
 
-    Either ``files`` of a rendered scene, or ``video`` and ``mask`` of the user's own.
+    Either ``files`` of a rendered scene, or ``video`` and ``mask`` of the user's own, of which ``invert`` exchanges
+    the two parts and ``trust`` lets one pass that looks inverted.
     """
     out, report = folder / "edited.mp4", folder / "report.html"
     command = ["raccoon", "edit"]
@@ -139,8 +164,11 @@ def run_edit(
         assert mask is not None
         clip = Video.read(video)
         plan, _ = plan_of_words(remove=["Masked Object"])
-        request = EditRequest(video=clip, plan=plan, masks=read_masks(mask, video=clip))
+        masks = read_masks(mask, video=clip)
+        masks = Masks(1 - masks.data) if invert else masks
+        request = EditRequest(video=clip, plan=plan, masks=masks, trust_masks=trust)
         command += [str(video), "-o", str(out), "--remove", "Masked Object", "--mask", str(mask)]
+        command += ["--invert-mask"] * invert + ["--trust-mask"] * trust
         notes = (NOT_LEARNED_YOURS,)
     result = Editor.from_recipe(RECIPE).edit(request, progress=progress)
     encoded = write_result(result, out, overwrite=overwrite)

@@ -4,12 +4,24 @@ With ``--json`` stdout holds exactly one JSON object and stderr only plain lines
 line at every tenth otherwise, so that a log file stays readable.
 """
 
+import argparse
 import json as json_module
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+def filled(text: str) -> str:
+    """The ``type`` of an argument that names something: "" is a variable of the shell that was not set.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 class Console:
@@ -34,7 +46,7 @@ class Console:
 
     def error(self, verb: str, sentence: str) -> None:
         """The one sentence that says what was wrong, where, and what to do."""
-        print(f"raccoon {verb}: {sentence}", file=sys.stderr, flush=True)
+        print(f"{f'raccoon {verb}'.strip()}: {sentence}", file=sys.stderr, flush=True)
         if self.json:
             print(json_module.dumps({"error": sentence, "verb": verb}, ensure_ascii=False), flush=True)
 

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from raccoon.cli.console import filled
+
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
 
@@ -16,9 +18,11 @@ def add_parser(subparsers: Any) -> None:
         "the result with its sidecar and a report. With --video and --mask it does so on a video of yours.",
         epilog="example: raccoon demo --video clip.mp4 --mask masks/",
     )
-    parser.add_argument("--out", default="demo", metavar="DIR", help="the folder to write (default demo)")
-    parser.add_argument("--video", metavar="VIDEO", help="a video of yours instead of a rendered scene")
-    parser.add_argument("--mask", metavar="PATH", help="its mask: what to remove, 1 or white = edit here")
+    parser.add_argument("--out", type=filled, default="demo", metavar="DIR", help="the folder to write (default demo)")
+    parser.add_argument("--video", type=filled, metavar="VIDEO", help="a video of yours instead of a rendered scene")
+    parser.add_argument("--mask", type=filled, metavar="PATH", help="its mask: what to remove, 1 or white = edit here")
+    parser.add_argument("--invert-mask", action="store_true", help="the mask marks what to keep")
+    parser.add_argument("--trust-mask", action="store_true", help="do not refuse a mask that looks inverted")
     parser.add_argument("--seed", type=int, help="render another scene")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier demo wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -29,13 +33,14 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     """Make the demo."""
     from pathlib import Path
 
-    from raccoon.demo import DEFAULT_SEED, make_scene_files, run_edit
+    from raccoon.demo import DEFAULT_SEED, check_folder, make_scene_files, run_edit
 
     if (args.video is None) != (args.mask is None):
         raise ValueError("--video and --mask go together: the mask says what to remove")
+    if args.video is not None and args.seed is not None:
+        raise ValueError("--seed chooses a rendered scene; it does not go with --video")
     folder = Path(args.out)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} must be a folder, it is a file; choose another --out")
+    check_folder(folder, rendered=args.video is None, overwrite=args.overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     if args.video is None:
         seed = DEFAULT_SEED if args.seed is None else args.seed
@@ -52,6 +57,8 @@ def run(args: argparse.Namespace, console: "Console") -> int:
             files=files,
             video=args.video,
             mask=args.mask,
+            invert=args.invert_mask,
+            trust=args.trust_mask,
             overwrite=args.overwrite,
             progress=lambda _, done, total: progress(done, total),
         )

@@ -1,8 +1,12 @@
 """`raccoon edit`: a video, what its paragraph becomes, and where; out comes the edited video with its sidecar."""
 
 import argparse
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from raccoon.cli.console import filled
 
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
@@ -25,12 +29,14 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("video", metavar="VIDEO", help="the video to edit")
-    parser.add_argument("-o", "--out", required=True, metavar="OUT", help="the video to write (.mp4, .mkv, .mov)")
+    parser.add_argument("video", type=filled, metavar="VIDEO", help="the video to edit")
+    parser.add_argument(
+        "-o", "--out", type=filled, required=True, metavar="OUT", help="the video to write (.mp4, .m4v, .mov, .mkv)"
+    )
 
     what = parser.add_argument_group("what to edit: the paragraph as you want it, or the edits themselves")
-    what.add_argument("--paragraph", metavar="AFTER", help="text file: the paragraph as you edited it")
-    what.add_argument("--before", metavar="FILE", help="text file: the paragraph of the video as it is")
+    what.add_argument("--paragraph", type=filled, metavar="AFTER", help="text file: the paragraph as you edited it")
+    what.add_argument("--before", type=filled, metavar="FILE", help="text file: the paragraph of the video as it is")
     what.add_argument("--remove", action="append", default=[], metavar="NAME", help="remove this object")
     what.add_argument("--add", action="append", default=[], metavar='"NAME: ..."', help="add an object")
     what.add_argument("--change", action="append", default=[], metavar='"NAME -> NEW: ..."', help="change an object")
@@ -38,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     where = parser.add_argument_group("where: 1 or white = edit here")
     where.add_argument(
         "--mask",
+        type=filled,
         action="append",
         default=[],
         metavar="[NAME=]PATH",
@@ -48,19 +55,26 @@ def add_parser(subparsers: Any) -> None:
     where.add_argument("--trust-mask", action="store_true", help="do not refuse a mask that looks inverted or is full")
 
     how = parser.add_argument_group("how")
-    how.add_argument("--config", default="pipeline/classical", metavar="RECIPE", help="default pipeline/classical")
-    how.add_argument("--overlay", action="append", default=[], metavar="FILE", help="merge this YAML over the recipe")
+    how.add_argument(
+        "--config", type=filled, default="pipeline/classical", metavar="RECIPE", help="default pipeline/classical"
+    )
+    how.add_argument(
+        "--overlay", type=filled, action="append", default=[], metavar="FILE", help="merge this YAML over the recipe"
+    )
     how.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as editor.grow=12")
     how.add_argument("--seed", type=int, default=0, help="default 0")
     how.add_argument("--start", type=float, metavar="S", help="read from this second on")
     how.add_argument("--end", type=float, metavar="S", help="read up to this second")
     how.add_argument("--stride", type=int, default=1, metavar="N", help="read every N-th frame (default 1)")
     how.add_argument("--max-frames", type=int, metavar="N", help="read at most N frames, evenly spread")
+    how.add_argument("--decoder", choices=("auto", "decord", "pyav", "torchcodec"), default="auto", help="default auto")
 
     output = parser.add_argument_group("output")
     output.add_argument("--dry-run", action="store_true", help="plan and check the masks; paint and write nothing")
     output.add_argument("--lossless", action="store_true", help="every pixel outside the mask survives the encoding")
-    output.add_argument("--report", metavar="HTML", help="write a page with before, after, texts and measurements")
+    output.add_argument(
+        "--report", type=filled, metavar="HTML", help="write a page with before, after, texts and measurements"
+    )
     output.add_argument("--no-sidecar", action="store_true", help="do not write OUT.json beside OUT")
     output.add_argument("--overwrite", action="store_true", help="replace what is already there")
     output.add_argument("--json", action="store_true", help="print one JSON object")
@@ -75,9 +89,8 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     check_usage(args)
     out = Path(args.out)
     if not args.dry_run:
+        check_places(args)
         check_output(out, source=Path(args.video), overwrite=args.overwrite, sidecar=not args.no_sidecar)
-        if args.report:
-            check_report(Path(args.report), overwrite=args.overwrite)
     request = read_request(args, console)
     editor = Editor.from_recipe(args.config, args.overlay, args.set)
     prepared = editor.prepare(request)
@@ -90,7 +103,11 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         result = editor.edit(request, prepared=prepared, progress=lambda _, done, total: progress(done, total))
     encoded = write_result(result, out, lossless=args.lossless, overwrite=args.overwrite, sidecar=not args.no_sidecar)
     if args.report:
-        write_report(result, encoded, Path(args.report), title=f"{Path(args.video).name}, edited")
+        try:
+            write_report(result, encoded, Path(args.report), title=f"{Path(args.video).name}, edited")
+        except OSError as err:
+            err.add_note(f"the video itself was written: {out}")
+            raise
     for name, value in measurement_rows(result, encoded).items():
         console.say(f"{name}: {value}")
     console.say(str(out))
@@ -117,15 +134,53 @@ def check_usage(args: argparse.Namespace) -> None:
         raise ValueError("say what to edit by --paragraph or by --remove, --add and --change, not by both")
     if not args.paragraph and not words:
         raise ValueError("nothing to edit: give --paragraph FILE, --remove NAME, --add or --change")
+    if args.before == "-" and args.paragraph == "-":
+        raise ValueError("only one of --before and --paragraph can be read from stdin")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
+    for name in ("start", "end"):
+        if (value := getattr(args, name)) is not None and not math.isfinite(value):
+            raise ValueError(f"--{name} must be a time in seconds, got {value}")
+    for name in ("stride", "max_frames"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
 
 
-def check_report(path: Path, *, overwrite: bool) -> None:
-    """Refuse a report that cannot be written, before anything is computed."""
+def check_places(args: argparse.Namespace) -> None:
+    """Refuse, before anything is computed, outputs that cannot be written or would replace what is read.
+
+    Raises:
+        ValueError: if an output is one of the inputs or another output, or the report is no ``.html``.
+        OSError: as `raccoon_datamodules.atomic.check_writable` says about the report.
+    """
     from raccoon_datamodules.atomic import check_writable
 
-    check_writable(path, overwrite=overwrite)
+    out = Path(args.out)
+    outputs = {"--out": out}
+    if not args.no_sidecar:
+        outputs["the sidecar"] = out.with_suffix(".json")
+    if args.report:
+        report = Path(args.report)
+        if report.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"--report is written as .html, got {report}; change its ending")
+        check_writable(report, overwrite=args.overwrite)
+        outputs["--report"] = report
+    for place, path in outputs.items():
+        for flag, read in inputs(args):
+            if path.exists() and read.exists() and path.samefile(read):
+                raise ValueError(f"{place} would replace {read}, which is read ({flag}); choose another name")
+
+
+def inputs(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """Every file that the flags name to be read, with its flag."""
+    yield "the source", Path(args.video)
+    for flag, path in (("--before", args.before), ("--paragraph", args.paragraph), ("--config", args.config)):
+        if path is not None:
+            yield flag, Path(path)
+    for value in args.mask:
+        yield "--mask", split_mask(value)[1]
+    for path in args.overlay:
+        yield "--overlay", Path(path)
 
 
 def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
@@ -133,15 +188,18 @@ def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
     from raccoon.cli.plan import read_paragraph
     from raccoon.editor import EditRequest, plan_of_words
     from raccoon_datamodules.video import Video
+    from raccoon_datamodules.wording import name_key
 
     before = read_paragraph(args.before, console, role="first") if args.before else None
     after = read_paragraph(args.paragraph, console, role="second") if args.paragraph else None
     plan = None
     if after is None:
         plan, after = plan_of_words(before=before, remove=args.remove, add=args.add, change=args.change)
-    video = Video.read(args.video, start=args.start, end=args.end, stride=args.stride, max_frames=args.max_frames)
+    video = Video.read(
+        args.video, start=args.start, end=args.end, stride=args.stride, max_frames=args.max_frames, decoder=args.decoder
+    )
     named = dict(split_mask(value) for value in args.mask)
-    if len(named) < len(args.mask):
+    if len({name_key(name or "") for name in named}) < len(args.mask):
         raise ValueError("--mask was given twice for the same object; name the objects: --mask NAME=PATH")
     if None in named and len(named) > 1:
         raise ValueError("with several masks each needs the name of its object: --mask NAME=PATH")

@@ -1,14 +1,21 @@
 """`raccoon`: parses, calls the verb, turns what went wrong into one sentence and an exit code.
 
-Exit codes: 0 done; 1 the work failed or a contract broke; 2 wrong usage or input; 130 interrupted.
+Exit codes: 0 done; 1 the work failed or a contract broke; 2 wrong usage or input; 130 interrupted by Ctrl-C;
+143 ended by SIGTERM. Both leave nothing half-written.
 Nothing here imports torch, so that `raccoon --help` answers at once.
 """
 
 import argparse
+import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 from raccoon.cli import bench, demo, edit, plan, replay, vplm
 from raccoon.cli import version as version_verb
@@ -23,10 +30,33 @@ EXAMPLES = """examples:
   raccoon vplm synth --out scenes --count 100        a data set to train on
 """
 
+# A plain OSError is a disk that is full or failing, unless it is about the name.
+_WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
+
+
+class WrongUsage(ValueError):
+    """The words cannot be parsed; ``verb`` is the one they were meant for ("" for none)."""
+
+    def __init__(self, message: str, verb: str) -> None:
+        super().__init__(message)
+        self.verb = verb
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: everything is put down as after Ctrl-C."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as the verbs do, instead of printing the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `WrongUsage`."""
+        raise WrongUsage(f"{message}; see {self.prog} --help", self.prog.partition(" ")[2])
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser with every verb."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="raccoon",
         description="Edit a video by editing its paragraph.",
         epilog=EXAMPLES,
@@ -46,16 +76,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        args = parser.parse_args(arguments)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            verb = getattr(args, "verb", None) or ""
+            raise WrongUsage(f"no such option: {' '.join(unknown)}; see {f'raccoon {verb}'.strip()} --help", verb)
     except SystemExit as stop:
-        # argparse leaves with 0 after --help and 2 after a wrong flag, having said why.
+        # argparse leaves after --help.
         return int(stop.code or 0)
+    except WrongUsage as err:
+        Console(json="--json" in arguments).error(err.verb, _sentence(err))
+        return 2
     if not hasattr(args, "run"):
         parser.print_help()
         return 2
     console = Console(json=getattr(args, "json", False))
     try:
-        return int(args.run(args, console))
+        with _terminable():
+            return int(args.run(args, console))
+    except Terminated:
+        console.error(args.verb, "ended by SIGTERM; nothing half-written was left behind")
+        return 143
     except KeyboardInterrupt:
         console.error(args.verb, "interrupted; nothing half-written was left behind")
         return 130
@@ -66,17 +106,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as err:
         _trace()
         console.error(args.verb, _sentence(err))
-        return 2
+        return 1 if type(err) is OSError and err.errno not in _WRONG_NAME else 2
     except (RuntimeError, MemoryError, ImportError) as err:
         _trace()
         console.error(args.verb, _sentence(err))
         return 1
-    except Exception as err:  # the last line of defence: a fault of ours, said as such
+    except Exception as err:  # the last line of defence: a fault of ours or of a part that a note names
         _trace()
+        whose = "" if hasattr(err, "__notes__") else "internal error: "
         console.error(
-            args.verb, f"internal error: {type(err).__name__}: {_sentence(err)}; set RACCOON_DEBUG=1 for the traceback"
+            args.verb, f"{whose}{type(err).__name__}: {_sentence(err)}; set RACCOON_DEBUG=1 for the traceback"
         )
         return 1
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that temporary files and worker processes go as after Ctrl-C."""
+
+    def end(_: int, __: FrameType | None) -> None:
+        # Once: a second one must not disturb the tidying up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    # Whoever runs us within another program, or ignores the signal (nohup), has decided about it.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _trace() -> None:
@@ -86,12 +147,17 @@ def _trace() -> None:
 
 def _sentence(err: BaseException) -> str:
     """One line that says what was wrong, where, and what to do."""
-    if isinstance(err, OSError) and err.strerror and err.errno is not None:
-        where = f": {err.filename}" if err.filename is not None else ""
-        return f"{err.strerror}{where}"
-    if isinstance(err, MemoryError):
-        return str(err) or "not enough memory; read fewer frames with --start, --end, --stride or --max-frames"
-    return " ".join(str(err).split()) or type(err).__name__
+    if isinstance(err, PermissionError) and err.filename is not None:
+        text = f"no permission for {err.filename}: change its rights or choose another place"
+    elif isinstance(err, OSError) and err.strerror and err.errno is not None:
+        text = f"{err.strerror}: {err.filename}" if err.filename is not None else err.strerror
+    elif isinstance(err, MemoryError) and not str(err):
+        text = "not enough memory; read fewer frames with --start, --end, --stride or --max-frames"
+    else:
+        text = str(err) or type(err).__name__
+    # A note says which part of a recipe was at work.
+    notes = "".join(f" ({note})" for note in getattr(err, "__notes__", ()))
+    return " ".join(f"{text}{notes}".split())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raccoon.cli.console import filled
+
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
     from raccoon.plan import EditPlan
@@ -21,8 +23,13 @@ def add_parser(subparsers: Any) -> None:
         description="Compare two paragraphs and print the edits they amount to: remove, add, change.",
         epilog="example: raccoon plan before.txt after.txt",
     )
-    parser.add_argument("before", help="the paragraph as it describes the video (a text file, or - for stdin)")
-    parser.add_argument("after", help="the paragraph as you edited it (a text file, or - for stdin)")
+    parser.add_argument(
+        "before",
+        type=filled,
+        metavar="BEFORE",
+        help="text file, or -: the paragraph of the video as it is",
+    )
+    parser.add_argument("after", type=filled, metavar="AFTER", help="text file, or -: the paragraph as you edited it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -33,7 +40,7 @@ def read_paragraph(path: str, console: "Console", *, role: str) -> "Paragraph":
     Raises:
         ValueError: if the file is not UTF-8 text, is larger than 1 MiB, or holds no paragraph.
     """
-    from raccoon_datamodules.paragraph import Paragraph
+    from raccoon_datamodules.paragraph import Paragraph, has_heading
 
     if path == "-":
         data, name = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1), "stdin"
@@ -58,6 +65,12 @@ def read_paragraph(path: str, console: "Console", *, role: str) -> "Paragraph":
     if not paragraph.description and not paragraph.objects:
         raise ValueError(
             f"the {role} paragraph {name} holds neither a description nor an object; is it the right file?"
+        )
+    # Any text reads as a description; without a single heading or object it is a letter, a log, a page.
+    if not paragraph.objects and not has_heading(text):
+        raise ValueError(
+            f"the {role} paragraph {name} lists no objects; write 'Object Descriptions:' and below it "
+            "'1. Name: description' (only the heading if all shall go)"
         )
     for note in notes:
         console.note(f"{name}: {note}")

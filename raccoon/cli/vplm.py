@@ -5,7 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from raccoon.cli.console import filled
+
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from raccoon.cli.console import Console
 
 
@@ -22,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         description="Render procedural scenes, of which everything is known exactly, into WebDataset shards.",
         epilog="example: raccoon vplm synth --out scenes --count 1000 --seed 0 --difficulty easy --workers 2",
     )
-    synth.add_argument("--out", required=True, metavar="DIR", help="the folder to write; must be new or empty")
+    synth.add_argument("--out", type=filled, required=True, metavar="DIR", help="the folder to write, new or empty")
     synth.add_argument("--count", type=int, required=True, metavar="N", help="number of scenes")
     synth.add_argument("--seed", type=int, default=0, metavar="S", help="the first scene's number in its split")
     synth.add_argument("--difficulty", choices=("easy", "medium", "hard"), default="easy", help="default easy")
@@ -42,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         description="Read every sample of a data set and list what is wrong with it, a sentence each.",
         epilog="example: raccoon vplm check scenes",
     )
-    check.add_argument("folder", metavar="DIR", help="the folder that holds the shards and index.json")
+    check.add_argument("folder", type=filled, metavar="DIR", help="the folder that holds the shards and index.json")
     check.add_argument("--reindex", action="store_true", help="write index.json anew from the shards first")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=run_check)
@@ -50,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdecimal() and width.isdecimal()):
         raise ValueError(f"--size must be HEIGHTxWIDTH in pixels, such as 64x64, got {text!r}")
     return int(height), int(width)
 
@@ -75,23 +79,86 @@ def _encoded(jobs: list[Any], workers: int) -> Iterator[Iterable[tuple[str, dict
     if workers <= 1:
         yield map(_encode, jobs)
         return
+    from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    with get_context("spawn").Pool(workers) as pool:
-        yield pool.imap(_encode, jobs, chunksize=8)
+    # Ctrl-C reaches every process of a terminal; the workers leave it to this one, from their first moment on.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    with _interrupts_ignored():
+        for _ in range(workers):
+            pool.submit(int)  # a process starts when a job comes and none is idle
+    try:
+        yield _in_order(pool, jobs, ahead=4 * workers)
+    finally:
+        # Nothing waits for scenes that nobody will write.
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the parent does, even if it was killed and could not say so."""
+    import os
+    from multiprocessing import parent_process
+    from threading import Thread
+
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _in_order(pool: "Executor", jobs: list[Any], *, ahead: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Results in the order of the jobs, of which ``ahead`` are under way, so that no more than those are in memory."""
+    from collections import deque
+    from concurrent.futures.process import BrokenProcessPool
+
+    waiting: deque[Future[tuple[str, dict[str, bytes]]]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(_encode, job))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as err:
+        raise RuntimeError(
+            "a worker process was ended from outside, perhaps for want of memory; use fewer --workers"
+        ) from err
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that start meanwhile ignore SIGINT for as long as they live."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_synth(args: argparse.Namespace, console: "Console") -> int:
     """Render the scenes."""
     import time
 
-    from raccoon_datamodules.synthetic import seed_of
+    from raccoon_datamodules.synthetic.generate import SPLIT_SEEDS, seed_of
     from raccoon_datamodules.writer import write_encoded
 
     if args.count < 1:
         raise ValueError(f"--count must be at least 1, got {args.count}")
-    if args.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {args.seed}")
+    for name in ("frames", "per_shard"):
+        if (value := getattr(args, name)) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if not 0 <= args.seed <= SPLIT_SEEDS - args.count:
+        raise ValueError(f"--seed plus --count must lie in [0, {SPLIT_SEEDS}], got {args.seed} and {args.count}")
     if args.workers < 0:
         raise ValueError(f"--workers must not be negative, got {args.workers}")
     size = _size(args.size)

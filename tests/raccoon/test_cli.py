@@ -2,15 +2,20 @@
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from raccoon.cli.main import build_parser, main
-from raccoon_datamodules.masks import write_masks
+from raccoon_datamodules.masks import read_masks, write_masks
 from raccoon_datamodules.video import Video
 
 BEFORE = """Video Description: A dog chases a ball.
@@ -184,6 +189,33 @@ def spoil(clip: dict[str, Path], tmp_path: Path, what: str) -> list[str]:
         return edit(clip, tmp_path / "out.txt")
     if what == "output is the source":
         return [*edit(clip, clip["clip.mp4"]), "--overwrite"]
+    if what == "output is the mask":
+        Video.read(clip["clip.mp4"]).write(tmp_path / "mask.mp4")
+        mask = tmp_path / "mask.mp4"
+        return ["edit", str(clip["clip.mp4"]), "-o", str(mask), "--remove", "X", "--mask", str(mask), "--overwrite"]
+    if what == "report is the source":
+        return [*edit(clip, out), "--report", str(clip["clip.mp4"]), "--overwrite"]
+    if what == "report is the result":
+        return [*edit(clip, out), "--report", str(out)]
+    if what == "report is a paragraph":
+        page = clip["before.txt"].rename(tmp_path / "before.html")
+        return [*edit(clip, out, "--before", str(page), "--remove", "Red Ball"), "--report", str(page), "--overwrite"]
+    if what == "paragraph is a letter":
+        clip["after.txt"].write_text("Dear Sir, the parcel came broken. Yours, A. Nonymous")
+        return edit(clip, out, *texts)
+    if what == "a name is empty":
+        return [*edit(clip, out), "--report", ""]
+    if what == "start is no number":
+        return [*edit(clip, out), "--start", "nan"]
+    if what == "no frames are asked for":
+        return [*edit(clip, out), "--max-frames", "0"]
+    if what == "one object has two masks":
+        pair = [f"{name}={clip['mask']}" for name in ("Red Ball", "red ball")]
+        return ["edit", str(clip["clip.mp4"]), "-o", str(out), "--remove", "X", "--mask", pair[0], "--mask", pair[1]]
+    if what == "both texts come from stdin":
+        return edit(clip, out, "--before", "-", "--paragraph", "-")
+    if what == "a flag is unknown":
+        return [*edit(clip, out), "--make-it-nice"]
     if what == "recipe is unknown":
         return [*edit(clip, out), "--config", "pipeline/classicall"]
     if what == "key is unknown":
@@ -216,6 +248,17 @@ def spoil(clip: dict[str, Path], tmp_path: Path, what: str) -> list[str]:
         ("output folder is missing", "no"),
         ("output has no video suffix", ".mp4"),
         ("output is the source", "source"),
+        ("output is the mask", "--mask"),
+        ("report is the source", ".html"),
+        ("report is the result", ".html"),
+        ("report is a paragraph", "--before"),
+        ("paragraph is a letter", "Object Descriptions:"),
+        ("a name is empty", "--report: must not be empty"),
+        ("start is no number", "--start"),
+        ("no frames are asked for", "--max-frames"),
+        ("one object has two masks", "twice"),
+        ("both texts come from stdin", "stdin"),
+        ("a flag is unknown", "see raccoon edit --help"),
         ("recipe is unknown", "pipeline/classical"),
         ("key is unknown", "groww"),
         ("painter cannot add", "add"),
@@ -279,10 +322,43 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old(
 
     monkeypatch.setattr(Video, "write", full)
     there = sorted(tmp_path.iterdir())
-    assert main([*edit(clip, out), "--overwrite"]) == 2
+    assert main([*edit(clip, out), "--overwrite"]) == 1
     assert "no room left" in said_once(capsys)
     assert sorted(tmp_path.iterdir()) == there
     assert out.read_text() == "precious"
+
+
+def test_what_a_strangers_painter_raises_names_the_painter_and_the_edit(
+    clip: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("weights")
+
+    monkeypatch.setattr("raccoon.models.propagation.MedianTeleaPainter.paint", broken)
+    assert main(edit(clip, tmp_path / "out.mp4")) == 1
+    error = said_once(capsys)
+    assert "MedianTeleaPainter was painting 'Red Ball'" in error
+    assert "internal error" not in error
+
+
+def test_a_video_without_sidecar_takes_away_that_of_the_video_it_replaces(
+    clip: dict[str, Path], tmp_path: Path
+) -> None:
+    assert main(edit(clip, tmp_path / "out.mp4")) == 0
+    assert main([*edit(clip, tmp_path / "out.mp4"), "--overwrite", "--no-sidecar"]) == 0
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_report_that_does_not_fit_on_the_disk_leaves_the_video_and_says_so(
+    clip: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room left")
+
+    monkeypatch.setattr("raccoon.report.write_report", full)
+    assert main([*edit(clip, tmp_path / "out.mp4"), "--report", str(tmp_path / "r.html")]) == 1
+    assert "the video itself was written" in said_once(capsys)
+    assert (tmp_path / "out.mp4").exists()
 
 
 def test_a_fault_of_ours_is_said_as_such(
@@ -299,6 +375,53 @@ def test_a_fault_of_ours_is_said_as_such(
 def test_an_error_with_json_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "nowhere.txt", "nowhere.txt", "--json"]) == 2
     assert "nowhere.txt" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_wrong_usage_with_json_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verb"] == "edit"
+    assert "VIDEO" in answer["error"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_of_a_synth_leaves_neither_file_nor_worker(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "set"
+    words = ["vplm", "synth", "--out", str(folder), "--count", "100000", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raccoon.cli.main", *words],
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+        # A shell lets what it runs in the background ignore SIGINT; a test may be run so.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while not any(file.stat().st_size for file in folder.rglob("*.tar")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    # Ends when the last process that holds its end of the pipe is gone, the workers among them.
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "nothing half-written" in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_worker_is_an_error_and_no_endless_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("concurrent.futures.Future.result", killed)
+    words = ["vplm", "synth", "--out", str(tmp_path / "set"), "--count", "1", "--workers", "2"]
+    assert main(words) == 1
+    assert "--workers" in said_once(capsys)
 
 
 def test_synth_then_check_finds_nothing_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,9 +458,12 @@ def test_a_damaged_shard_is_found_with_exit_code_one(tmp_path: Path, capsys: pyt
         (["--count", "0"], "--count"),
         (["--count", "1", "--size", "64"], "--size"),
         (["--count", "1", "--seed", "-1"], "--seed"),
-        (["--count", "1", "--frames", "0"], "frame"),
+        (["--count", "2", "--seed", "999999999"], "--seed"),
+        (["--count", "1", "--size", "²x²"], "--size"),
+        (["--count", "1", "--frames", "0"], "--frames"),
         (["--count", "1", "--split", "a b"], "split"),
-        (["--count", "1", "--per-shard", "0"], "shard"),
+        (["--count", "1", "--per-shard", "0"], "--per-shard"),
+        (["--count", "one"], "--count"),
     ],
 )
 def test_synth_refuses_wrong_numbers(
@@ -365,6 +491,32 @@ def test_the_demo_takes_a_video_of_yours(clip: dict[str, Path], tmp_path: Path) 
     words = ["demo", "--out", str(tmp_path / "demo"), "--video", str(clip["clip.mp4"]), "--mask", str(clip["mask"])]
     assert main(words) == 0
     assert (tmp_path / "demo" / "report.html").exists()
+
+
+def test_the_demo_takes_a_mask_that_marks_what_to_keep(clip: dict[str, Path], tmp_path: Path) -> None:
+    kept = 1 - read_masks(clip["mask"], video=Video.read(clip["clip.mp4"])).data
+    write_masks(kept, tmp_path / "kept")
+    words = [
+        "demo",
+        "--out",
+        str(tmp_path / "demo"),
+        "--video",
+        str(clip["clip.mp4"]),
+        "--mask",
+        str(tmp_path / "kept"),
+    ]
+    assert main(words) == 2
+    assert main([*words, "--invert-mask"]) == 0
+
+
+@pytest.mark.parametrize("name", ["edited.mp4", "report.html", "strip.png", "before.txt", "mask"])
+def test_the_demo_touches_nothing_in_a_folder_that_holds_one_of_its_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).write_text("precious")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "--overwrite" in said_once(capsys)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 
 def test_the_demo_needs_video_and_mask_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
