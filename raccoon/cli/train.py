@@ -121,6 +121,8 @@ def _quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # A run without validation data is nothing to warn of; `raccoon validate` without any is refused.
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero", category=UserWarning)
+    # FrozenStayEval sets the modes, a moment after Lightning has looked at them.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", category=UserWarning)
     # Recipes ask for page-locked memory for the GPU's sake.
     warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accel", category=UserWarning)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*", category=FutureWarning)

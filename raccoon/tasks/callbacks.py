@@ -90,10 +90,14 @@ class StepSeed(Callback):
 
 
 class FrozenStayEval(Callback):
-    """Keeps every module whose parameters are all frozen in eval mode, so that no dropout disturbs what is given."""
+    """Keeps every module whose parameters are all frozen in eval mode, so that no dropout disturbs what is given.
+
+    All others are put in train mode: transformers hands over what it loads in eval mode, and Lightning leaves it so.
+    """
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Before training, and again where a stream begins anew; validation puts the modes back by itself."""
+        pl_module.train()
         freeze_modes(pl_module)
 
 

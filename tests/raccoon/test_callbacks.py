@@ -116,8 +116,10 @@ def test_modules_that_are_all_frozen_go_to_eval_mode_and_no_others():
 
 
 def test_frozen_parts_are_in_eval_mode_while_training(tiny_task):
-    task = tiny_task().train()
-    fit(task, [FrozenStayEval()])
+    task = tiny_task()
+    task.net.eval()
+    with pytest.warns(UserWarning, match="in eval mode at the start of training"):
+        fit(task, [FrozenStayEval()])
     assert not task.frozen[1].training
     assert task.net[1].training
 
