@@ -34,8 +34,6 @@ from raccoon_kernels import overlapping_kmeans, superpixel_mean
 BACKGROUND_PHRASES = ("background", "the background", "inpainted background")
 # Lab units that the frame's longer side spans, as in MGS pooling.
 _POSITION_WEIGHT = 40.0
-# Otsu's threshold is taken only where it is plausible: a clip without the thing has two classes as well.
-_OTSU_RANGE = (0.35, 0.65)
 
 
 class ClusterGrounder:
@@ -49,7 +47,9 @@ class ClusterGrounder:
         superpixels: None for SLIC with cells of half a patch.
         cluster_weight: part of a superpixel's score that its clusters decide, in [0, 1]; 0 leaves them out.
         threshold: probability from which a superpixel belongs to the thing, or "otsu" for a threshold from the clip
-            itself, kept within [0.35, 0.65].
+            itself.
+        otsu_range: where that threshold is kept, since a clip without the thing has two classes as well; a lower end
+            finds more of a thing that is there and more of one that is not.
         smallest_tube: tubes of less than this part of the strongest one's evidence are dropped, in [0, 1].
         longest_side: pixels of the longer side that superpixels are made at; larger videos are scaled down for it and
             the mask up again.
@@ -79,6 +79,7 @@ class ClusterGrounder:
         superpixels: SuperpixelModel | None = None,
         cluster_weight: float = 0.3,
         threshold: float | Literal["otsu"] = "otsu",
+        otsu_range: tuple[float, float] = (0.25, 0.6),
         smallest_tube: float = 0.25,
         longest_side: int = 512,
         chunk_size: int = 16,
@@ -93,6 +94,9 @@ class ClusterGrounder:
             raise ValueError(f"a ClusterGrounder needs exactly one of weights and encoder, got {given}")
         if num_clusters < 1 or not 1 <= overlap <= num_clusters:
             raise ValueError(f"overlap must be from 1 to num_clusters, got {overlap} of {num_clusters}")
+        low, high = otsu_range
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"otsu_range must be a lowest and a highest threshold in [0, 1], got {low} and {high}")
         parts = {"cluster_weight": cluster_weight, "smallest_tube": smallest_tube}
         if threshold != "otsu":
             parts["threshold"] = threshold
@@ -120,6 +124,7 @@ class ClusterGrounder:
         self.superpixels = superpixels
         self.cluster_weight = cluster_weight
         self.threshold = threshold
+        self.otsu_range = (low, high)
         self.smallest_tube = smallest_tube
         self.longest_side = longest_side
         self.chunk_size = chunk_size
@@ -243,7 +248,7 @@ class ClusterGrounder:
         """One phrase's superpixel scores [F, S] to its mask uint8 [F, H, W] and its scores float32 [F]."""
         limit = self.threshold
         if limit == "otsu":
-            limit = float(np.clip(otsu(score[counts > 0], weights=counts[counts > 0]), *_OTSU_RANGE))
+            limit = float(np.clip(otsu(score[counts > 0], weights=counts[counts > 0]), *self.otsu_range))
         maps = np.take_along_axis(score, labels.reshape(len(labels), -1), axis=1).reshape(labels.shape)
         tubes = strong_tubes(maps, threshold=limit, smallest=self.smallest_tube)
         surest = np.array(

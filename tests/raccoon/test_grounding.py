@@ -165,6 +165,7 @@ def test_a_phrase_of_unknown_words_has_no_contrast():
         ({"overlap": 26}, "overlap must be from 1 to num_clusters, got 26 of 25"),
         ({"cluster_weight": 1.5}, r"cluster_weight must be in \[0, 1\], got 1.5"),
         ({"threshold": -0.1}, r"threshold must be in \[0, 1\], got -0.1"),
+        ({"otsu_range": (0.6, 0.2)}, r"otsu_range must be a lowest and a highest threshold .* got 0.6 and 0.2"),
         ({"chunk_size": 0}, "chunk_size and cluster_frames must be at least 1"),
         ({"vocabulary": "odd"}, "difficulty must be one of"),
     ],
