@@ -57,6 +57,7 @@ def save(model: VideoLLM, folder: str | Path, *, dtype: str = "float16", encoder
         "template": model.template,
         "max_length": model.conversation.max_length,
         "position_embeddings": model.position_embeddings,
+        "normalize_features": model.normalize_features,
         "superpixels": _described(model.visual.superpixels),
         "pooling": _described(model.visual.pooling)["init_args"],
         "encoder": {"layer": visual.layer, "pool": visual.pool},
@@ -99,6 +100,7 @@ def load(weights: str | Path, *, revision: str | None = None) -> VideoLLM:
         lora=None if config["lora"] is None else LoraSettings(**config["lora"]),
         template=config["template"],
         position_embeddings=config["position_embeddings"],
+        normalize_features=config["normalize_features"],
         max_length=config["max_length"],
     )
     if model.lora is not None:
@@ -132,6 +134,7 @@ def load_parts(
     lora: LoraSettings | None,
     template: TemplateName,
     position_embeddings: bool,
+    normalize_features: bool,
     max_length: int | None,
 ) -> VideoLLM:
     """Put a new network together; see `VideoLLM.from_parts`."""
@@ -158,6 +161,7 @@ def load_parts(
         lora=lora,
         template=template,
         position_embeddings=position_embeddings,
+        normalize_features=normalize_features,
         max_length=max_length,
     )
     if projector is not None:

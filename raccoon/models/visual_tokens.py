@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from raccoon.interfaces import SuperpixelModel
 from raccoon.models.mgs import MGSPooling, visual_tokens
@@ -153,36 +154,64 @@ class VisualTokenizer(nn.Module):
 
 
 class Projector(nn.Module):
-    """Two linear layers with GELU between (LLaVA's ``mlp2x_gelu``), and optionally what each token stands for.
+    """Two linear layers with GELU between (LLaVA's ``mlp2x_gelu``), and what a miniature needs besides.
 
     Args:
         visual: where the tokens come from; their number and width.
         width: D, that of the language model.
         position_embeddings: add learned embeddings of a token's kind, frame, place, or a cluster's track.
+        normalize_features: normalise each token's features first, and begin with outputs of the size ``scale``.
+        scale: root mean square of the language model's embeddings.
     """
 
-    def __init__(self, visual: VisualTokenizer, width: int, *, position_embeddings: bool = False) -> None:
+    def __init__(
+        self,
+        visual: VisualTokenizer,
+        width: int,
+        *,
+        position_embeddings: bool = False,
+        normalize_features: bool = False,
+        scale: float = 0.02,
+    ) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(visual.width, width), nn.GELU(), nn.Linear(width, width))
-        self.positions = Positions(visual, width) if position_embeddings else None
+        self.positions = Positions(visual, width, scale=scale) if position_embeddings else None
+        self.normalize_features = normalize_features
+        if normalize_features:
+            self._begin_with(scale)
 
     def forward(self, tokens: VisualTokens) -> Tensor:
         """Embeddings [B, N, D] in the dtype of the weights; zero where a token is not valid."""
-        out: Tensor = self.mlp(tokens.features.to(next(self.mlp.parameters()).dtype))
+        features = tokens.features.to(next(self.mlp.parameters()).dtype)
+        if self.normalize_features:
+            features = functional.layer_norm(features, features.shape[-1:])
+        out: Tensor = self.mlp(features)
         if self.positions is not None:
             out = out + self.positions(tokens.tracks)
         return out * tokens.valid[..., None]
 
+    @torch.no_grad()
+    def _begin_with(self, scale: float) -> None:
+        """Bring the outputs of normalised features to a root mean square of ``scale``."""
+        first, last = self.mlp[0], self.mlp[2]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        size = self.mlp(torch.randn(1024, first.in_features)).pow(2).mean().sqrt()
+        last.weight.mul_(scale / size)
+        last.bias.mul_(scale / size)
+
 
 class Positions(nn.Module):
-    """Which frame a token is, which place, or where its cluster is in each frame."""
+    """Which frame a token is, which place, or where its cluster is in each frame; beginning at the size ``scale``."""
 
-    def __init__(self, visual: VisualTokenizer, width: int) -> None:
+    def __init__(self, visual: VisualTokenizer, width: int, *, scale: float) -> None:
         super().__init__()
-        # Small beside the projected features, as the embeddings of a language model are.
-        self.frames = nn.Parameter(torch.randn(visual.num_frames, width) * 0.02)
-        self.places = nn.Parameter(torch.randn(visual.grid_size[0] * visual.grid_size[1], width) * 0.02)
+        self.frames = nn.Parameter(torch.randn(visual.num_frames, width) * scale)
+        self.places = nn.Parameter(torch.randn(visual.grid_size[0] * visual.grid_size[1], width) * scale)
         self.tracks = nn.Linear(3 * visual.num_frames, width)
+        # A coordinate is about 0.3 from the middle.
+        nn.init.normal_(self.tracks.weight, std=scale / (0.3 * (2 * visual.num_frames) ** 0.5))
+        nn.init.normal_(self.tracks.bias, std=scale)
 
     def forward(self, tracks: Tensor) -> Tensor:
         """Embeddings [B, N, D] for tracks [B, k, 3 F]."""

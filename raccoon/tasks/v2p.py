@@ -4,6 +4,7 @@ Cross-entropy on the answers of describe, describe_object and layout; what learn
 and the rows of the visual tokens), unless ``trainable`` says otherwise.
 """
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,11 @@ class V2PTask(pl.LightningModule):
             if rows:
                 self._to_describe -= len(rows)
                 self._describe(batch, rows)
+
+    def on_fit_start(self) -> None:
+        """Let Lightning start without remarking that the encoder is in evaluation mode: it is meant to be."""
+        self.network.train()
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
 
     def on_validation_epoch_start(self) -> None:
         """Every description is of the same clips."""

@@ -59,6 +59,7 @@ def build(tokenizer, *, lora=LORA, position_embeddings=True, seed=0):
         lora=lora,
         template="plain",
         position_embeddings=position_embeddings,
+        normalize_features=position_embeddings,
     )
 
 
@@ -120,6 +121,14 @@ def test_a_cluster_without_pixels_is_a_zero_token(model):
     embedded = model.projector(tokens)
     assert embedded[~tokens.valid].abs().max() == 0
     assert embedded[tokens.valid].abs().min(dim=-1).values.max() > 0
+
+
+def test_normalised_features_begin_at_the_size_of_the_embeddings(model):
+    embedded = model.projector(model.visual(frames=frames_of(1, 2)))
+    size, wanted = (x.pow(2).mean().sqrt() for x in (embedded, model.llama.get_input_embeddings().weight))
+    # Features and position are one size each.
+    assert wanted < size < 2.5 * wanted
+    assert not build(model.tokenizer, position_embeddings=False).projector.normalize_features
 
 
 def test_given_superpixels_give_the_same_tokens(model):
