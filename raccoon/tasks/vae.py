@@ -28,6 +28,7 @@ class VAETask(pl.LightningModule):
         vae: the configuration of the `AutoencoderKL`.
         optimizer: see `raccoon.tasks.optim`.
         kl_weight: of the divergence from a standard normal, per latent number.
+        square_weight: of the mean squared error, which learns the colours of small things sooner than the absolute one.
         edge_weight: of the mean absolute error of differences between neighbouring pixels, which keeps edges sharp.
         seed: of the draws from the posterior.
         channels_last: memory layout; faster convolutions on CUDA.
@@ -45,18 +46,23 @@ class VAETask(pl.LightningModule):
         optimizer: OptimizerSettings,
         *,
         kl_weight: float = 1e-6,
+        square_weight: float = 0.0,
         edge_weight: float = 0.0,
         seed: int = 0,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        if kl_weight < 0 or edge_weight < 0:
-            raise ValueError(f"kl_weight and edge_weight must not be negative, got {kl_weight} and {edge_weight}")
+        if min(kl_weight, square_weight, edge_weight) < 0:
+            raise ValueError(
+                "kl_weight, square_weight and edge_weight must not be negative, got "
+                f"{kl_weight}, {square_weight} and {edge_weight}"
+            )
         self.vae = AutoencoderKL(**vae)
         if channels_last:
             self.vae.to(memory_format=torch.channels_last)
         self.optimizer = optimizer
         self.kl_weight = kl_weight
+        self.square_weight = square_weight
         self.edge_weight = edge_weight
         self.seed = seed
         channels = self.vae.config.latent_channels
@@ -76,6 +82,8 @@ class VAETask(pl.LightningModule):
         reconstruction = functional.l1_loss(decoded, frames)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         loss = reconstruction + self.kl_weight * kl
+        if self.square_weight:
+            loss = loss + self.square_weight * functional.mse_loss(decoded, frames)
         if self.edge_weight:
             loss = loss + self.edge_weight * _edges(decoded, frames)
         self._measure(posterior.mean.detach().float())

@@ -24,7 +24,9 @@ VAE = {
 
 def task(**changes):
     torch.manual_seed(0)
-    return VAETask(dict(VAE), OptimizerSettings(learning_rate=3e-3), **{"edge_weight": 0.5, **changes})
+    return VAETask(
+        dict(VAE), OptimizerSettings(learning_rate=3e-3), **{"edge_weight": 0.5, "square_weight": 0.5, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
