@@ -23,7 +23,8 @@ class OptimizerSettings:
     share ``warmup_ratio`` of all steps (give one of the two). After it ``schedule`` leads to ``min_ratio`` times
     ``learning_rate`` at the last step; "constant" stays. ``max_steps`` is the length of the schedule in optimizer
     steps; None takes the trainer's. ``weight_decay`` spares biases, norms and other parameters of one dimension or
-    none, such as a learned temperature.
+    none, such as a learned temperature. ``fused`` allows the fused step on CUDA; false is needed for 16-mixed precision
+    with gradient clipping, which Lightning refuses beside a fused step.
 
     Raises:
         ValueError: if a value is outside its range; names it.
@@ -38,6 +39,7 @@ class OptimizerSettings:
     schedule: Schedule = "cosine"
     min_ratio: float = 0.0
     max_steps: int | None = None
+    fused: bool = True
 
     def __post_init__(self) -> None:
         """Check the ranges, all of them before raising."""
@@ -78,7 +80,7 @@ def configure(
 
     ``trained`` is a module, its parameters, or named parameters; those with ``requires_grad=False`` are left out.
     ``max_steps`` is the trainer's number of optimizer steps, ``trainer.max_steps`` (-1: endless); the settings' own
-    goes before it. AdamW is fused where every parameter is a float on CUDA.
+    goes before it. AdamW is fused where it may be and every parameter is a float on CUDA.
 
     Raises:
         ValueError: if nothing is trained, or the schedule needs to know its end and cannot, or ends within its warm-up.
@@ -93,7 +95,7 @@ def configure(
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(parameter.is_cuda and parameter.is_floating_point() for parameter in parameters)
+    fused = settings.fused and all(parameter.is_cuda and parameter.is_floating_point() for parameter in parameters)
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
