@@ -1,10 +1,9 @@
 """Decoding: video files and in-memory clips to frames uint8 [F, H, W, 3] RGB, the way they are shown.
 
 Which decoder: ``auto`` is decord for the files on which it gives the same bits as PyAV (8-bit 4:2:0, 4:2:2, 4:4:4 and
-RGB, not rotated, at least 80 pixels wide, nothing
-cut off by an edit list) and PyAV for the rest, and where decord is not installed or
-fails. Times always come from `video_source.read_index`: decord's own are float32, shifted to 0, and wrong for files
-of variable rate that start late.
+RGB, not rotated, at least 80 pixels wide, nothing cut off by an edit list) and PyAV for the rest, and where decord is
+not installed or fails. Times always come from `video_source.read_index`: decord's own are float32, shifted to 0, and
+wrong for files of variable rate that start late.
 
 decord deadlocks in forked workers when its threads were started before the fork, so every reader is opened and closed
 within one call, and small clips (under 64 MiB) are decoded with one thread.
@@ -195,6 +194,9 @@ def _decode_decord(path: Path, index: FrameIndex | None, chosen: NDArray[np.int6
             if piece.shape[1:] != out.shape[1:]:
                 raise RuntimeError(f"it gives pictures of {piece.shape[2]}x{piece.shape[1]}")
             out[first : first + 16] = piece
+    except getattr(decord, "DECORDError", RuntimeError) as err:
+        # decord's own error is a bare Exception.
+        raise RuntimeError(str(err)) from err
     finally:
         decord.logging.set_level(decord.logging.ERROR)
 

@@ -278,12 +278,19 @@ def test_a_file_damaged_in_the_middle_is_refused_by_pyav(tmp_path):
         Video.read(path, decoder="pyav")
 
 
-def test_auto_falls_back_to_pyav_and_says_why(plain, monkeypatch, caplog):
+class DecordError(Exception):
+    """decord's own error is no RuntimeError either."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, DecordError])
+def test_auto_falls_back_to_pyav_and_says_why(plain, monkeypatch, caplog, error):
     def broken(*args, **kwargs):
-        raise RuntimeError("no luck today")
+        raise error("no luck today")
 
     decord = types.SimpleNamespace(
-        VideoReader=broken, logging=types.SimpleNamespace(set_level=lambda level: None, QUIET=-8, ERROR=16)
+        DECORDError=DecordError,
+        VideoReader=broken,
+        logging=types.SimpleNamespace(set_level=lambda level: None, QUIET=-8, ERROR=16),
     )
     monkeypatch.setitem(sys.modules, "decord", decord)
     with caplog.at_level(logging.WARNING):
@@ -291,6 +298,13 @@ def test_auto_falls_back_to_pyav_and_says_why(plain, monkeypatch, caplog):
     assert "no luck today" in caplog.text
     with pytest.raises(RuntimeError, match=r"decord cannot read .*no luck today.*--decoder pyav"):
         Video.read(plain, decoder="decord")
+
+
+def test_a_file_that_only_decord_cannot_read_is_read(tmp_path):
+    # One frame in Matroska: decord raises its own error about a missing duration.
+    video = Video.from_frames(np.full((1, 96, 128, 3), 90, np.uint8), 25.0)
+    video.write(tmp_path / "one.mkv", lossless=True)
+    assert np.array_equal(Video.read(tmp_path / "one.mkv").frames, video.frames)
 
 
 def test_without_decord_pyav_reads(plain, monkeypatch):
