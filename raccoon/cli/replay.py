@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from raccoon.cli.console import filled
+
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
 
@@ -24,8 +26,8 @@ def add_parser(subparsers: Any) -> None:
         epilog="example: raccoon verify out.json",
     )
     for parser, run in ((replay, run_replay), (verify, run_verify)):
-        parser.add_argument("sidecar", metavar="OUT.json", help="the sidecar beside the result")
-        parser.add_argument("--source", metavar="VIDEO", help="the source video, if it was moved since")
+        parser.add_argument("sidecar", type=filled, metavar="OUT.json", help="the sidecar beside the result")
+        parser.add_argument("--source", type=filled, metavar="VIDEO", help="the source video, if it was moved since")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.set_defaults(run=run)
 
@@ -56,7 +58,10 @@ def run_verify(args: argparse.Namespace, console: "Console") -> int:
     verification = verify(args.sidecar, source=args.source)
     report = verification.report
     psnr = "equal" if report.psnr_outside is None else f"PSNR {report.psnr_outside:.1f} dB"
-    console.say(f"kept: {report.width}x{report.height}, {report.num_frames} frames, {report.fps:.4g} fps, timestamps")
+    sound = "sound" if report.has_sound else "no sound"
+    console.say(
+        f"kept: {report.width}x{report.height}, {report.num_frames} frames, {report.fps:.4g} fps, timestamps, {sound}"
+    )
     console.say(f"outside the mask: max error {report.max_error_outside} of 255, {psnr}")
     console.say("the file is byte for byte as written" if verification.same_file else "the file CHANGED since")
     console.result({"same_file": verification.same_file, **report.to_json()})

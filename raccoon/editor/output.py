@@ -76,12 +76,14 @@ def check_output(out: str | Path, *, source: Path | None = None, overwrite: bool
     beside = sidecar_path(out)
     if beside.exists() and overwrite:
         try:
-            read_sidecar(beside)
-        except ValueError as err:
+            owner = read_sidecar(beside)["output"]["name"]
+        except (ValueError, KeyError, TypeError):
+            owner = "something else"
+        if owner != out.name:
             raise ValueError(
-                f"the sidecar would replace {beside}, which is something else; choose another name for the video, or "
+                f"the sidecar would replace {beside}, which belongs to {owner}; choose another name for the video, or "
                 "write it without a sidecar (--no-sidecar)"
-            ) from err
+            )
     check_writable(beside, overwrite=overwrite)
 
 

@@ -577,9 +577,17 @@ def test_the_source_is_never_replaced(result):
         write_result(result, result.source.path, overwrite=True)
 
 
+def test_the_sidecar_of_another_video_is_never_replaced(result, tmp_path):
+    write_result(result, tmp_path / "out.mkv")
+    kept = (tmp_path / "out.json").read_text()
+    with pytest.raises(ValueError, match=r"out\.json, which belongs to out\.mkv; choose another name"):
+        write_result(result, tmp_path / "out.mp4", overwrite=True)
+    assert (tmp_path / "out.json").read_text() == kept
+
+
 def test_a_file_that_is_no_sidecar_is_never_replaced(result, tmp_path):
     (tmp_path / "out.json").write_text('{"my": "data"}')
-    with pytest.raises(ValueError, match=r"the sidecar would replace .*out\.json, which is something else"):
+    with pytest.raises(ValueError, match=r"the sidecar would replace .*out\.json, which belongs to something else"):
         write_result(result, tmp_path / "out.mkv", overwrite=True)
     assert (tmp_path / "out.json").read_text() == '{"my": "data"}'
 
