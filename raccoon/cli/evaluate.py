@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Evaluate and print the table."""
+    from contextlib import ExitStack
     from pathlib import Path
 
     from raccoon import recipes
@@ -62,15 +63,15 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         )
     settings = limited(recipe.settings["evaluation"], args.limit)
     editor = Editor.from_recipe(settings.pipeline, (), args.pipeline_set)
-    with console.progress("evaluating") as progress:
-        shown = ""
+    with ExitStack() as stack:
+        shown, update = "preparing", stack.enter_context(console.progress("preparing"))
 
         def report(title: str, done: int, total: int) -> None:
-            nonlocal shown
+            nonlocal shown, update
             if title != shown:
-                shown = title
-                console.note(f"{title}: {total}")
-            progress(done, total)
+                stack.close()
+                shown, update = title, stack.enter_context(console.progress(title))
+            update(done, total)
 
         done = evaluate(editor, settings, progress=report)
     command, title = command_of(args), f"Evaluation of {settings.pipeline}"

@@ -90,9 +90,12 @@ def _categories(things: Counter[Thing]) -> Counter[str]:
 
 
 def parses(raw: str) -> bool:
-    """Say whether a describer's raw text is a paragraph as it should be written: nothing guessed, nothing left out."""
+    """Say whether a describer's raw text is a paragraph as it should be written: nothing guessed, nothing left out.
+
+    A paragraph that names no object parses; that it should have named some is what recall says.
+    """
     paragraph, notes = Paragraph.parse(raw)
-    return not notes and bool(paragraph.description) and bool(paragraph.objects)
+    return not notes and bool(paragraph.description or paragraph.objects)
 
 
 def mask_iou(found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:

@@ -87,7 +87,9 @@ class _Run:
         return lambda done, total: self.report(title, done, total)
 
     def interval(self, scores: Scores) -> Interval:
-        """A figure's interval."""
+        """A figure's interval; 0 where there was nothing to count, since who names nothing is right about nothing."""
+        if not scores.is_countable:
+            return Interval(0.0, 0.0, 0.0, len(scores.numerators))
         return ratio_interval(
             scores.numerators,
             scores.denominators,
@@ -106,11 +108,9 @@ class _Run:
         ceilings: Mapping[str, Scores | None] | None = None,
     ) -> None:
         """Add the figure ``key`` from the scores ``source`` of a stage."""
-        scores = found.scores[source]
+        scores, spec = found.scores[source], specs.SPECS[key]
         if not scores.is_countable:
-            self.notes.append(f"{specs.SPECS[key].name}: there was nothing to count in any scene")
-            return
-        spec = specs.SPECS[key]
+            self.notes.append(f"{spec.name}: there was nothing to count in any scene, so it stands at 0")
         self.figures.append(
             Figure(
                 key=key,
@@ -127,12 +127,7 @@ class _Run:
         self.scores[key], self.keys[key] = scores, found.keys
 
     def _references(self, scores: Mapping[str, Scores | None]) -> tuple[Reference, ...]:
-        given = {name: one for name, one in scores.items() if one is not None and one.denominators}
-        # A describer that never named the right category has no colours to be right about: it got none right.
-        return tuple(
-            Reference(name, self.interval(one) if one.is_countable else Interval(0.0, 0.0, 0.0, len(one.numerators)))
-            for name, one in given.items()
-        )
+        return tuple(Reference(name, self.interval(one)) for name, one in scores.items() if one is not None)
 
 
 def evaluate(editor: Editor, settings: EvaluationSettings, *, progress: Report | None = None) -> Evaluation:

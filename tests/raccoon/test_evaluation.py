@@ -141,6 +141,18 @@ def test_who_knows_nothing_misses_every_bar_but_that_of_keeping_the_rest(unknown
     assert unknown.find("recall").interval.value < 0.3
 
 
+def test_who_names_nothing_stands_at_zero_and_misses_the_bars(scenes):
+    class Mute:
+        def describe(self, request):
+            return Description(Paragraph("A view."), "Video Description: A view.\n\nObject Descriptions:", {})
+
+    done = evaluate(Editor(MedianTeleaPainter(), describer=Mute()), SETTINGS)
+    assert done.find("parse_paragraph").interval.value == 1
+    assert {figure.key for figure in done.missed} >= {"recall", "precision", "colour"}
+    assert done.find("precision").interval == Interval(0, 0, 0, COUNT)
+    assert any(note.startswith("named objects that are there: there was nothing to count") for note in done.notes)
+
+
 def test_every_figure_that_is_trained_for_stands_beside_its_floors(known):
     floors = {figure.key: {floor.name: floor.interval.value for floor in figure.floors} for figure in known.figures}
     assert 0 < floors["recall"][specs.RANDOM_WORDS] < 0.3
