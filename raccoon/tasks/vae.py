@@ -28,7 +28,7 @@ class VAETask(pl.LightningModule):
         vae: the configuration of the `AutoencoderKL`.
         optimizer: see `raccoon.tasks.optim`.
         kl_weight: of the divergence from a standard normal, per latent number.
-        square_weight: of the mean squared error, which learns the colours of small things sooner than the absolute one.
+        square_weight: of the mean squared error, which weighs large errors more than the absolute one does.
         edge_weight: of the mean absolute error of differences between neighbouring pixels, which keeps edges sharp.
         seed: of the draws from the posterior.
         channels_last: memory layout; faster convolutions on CUDA.
