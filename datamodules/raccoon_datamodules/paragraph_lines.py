@@ -243,6 +243,12 @@ def _separator(text: str, *, dashes: bool = False) -> tuple[int, int]:
     return (found.start(), found.end() - found.start()) if found else (-1, 0)
 
 
+def first_sentence(text: str) -> tuple[str, str]:
+    """Cut "A man in a hat. He walks." into its first sentence, without the point, and the rest."""
+    found = re.search(r"[.!?](?=\s|$)|[。！？]", text)
+    return (text[: found.start()], text[found.end() :].strip()) if found else (text, "")
+
+
 def is_short_name(name: str) -> bool:
     """Whether a phrase looks like a written name: few words, capitalised where the script has capitals."""
     name = clean_name(name)
@@ -287,11 +293,23 @@ def open_up(content: str) -> list[str]:
     rest = content[heading.end() :].strip()
     if rest.startswith("** "):
         rest = rest[3:]
+    return [piece for piece in [*pieces, *cut_items(rest)] if piece.strip()]
+
+
+def cut_items(text: str) -> list[str]:
+    """Cut one line before its 1., 2., 3. ... in that order; what stands before the first is a piece of its own."""
     starts: list[int] = []
-    for item in re.finditer(r"(?:(?<=\s)|^)(?:\*\*)?(\d{1,3})[.)](?=[\s*])", rest):
+    for item in re.finditer(r"(?:(?<=\s)|^)(?:\*\*)?(\d{1,3})[.)](?=[\s*])", text):
         if int(item[1]) == len(starts) + 1:
             starts.append(item.start())
-    ends = [*starts[1:], len(rest)]
-    pieces += [rest[: starts[0]] if starts else rest]
-    pieces += [rest[start:end] for start, end in zip(starts, ends, strict=True)] if starts else []
-    return [piece for piece in pieces if piece.strip()]
+    if not starts:
+        return [text]
+    ends = [*starts[1:], len(text)]
+    return [text[: starts[0]]] * (starts[0] > 0) + [text[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def names_in(text: str) -> list[str]:
+    """The names of "dog, red ball and man", all in a few words each; nothing where the text says more than names."""
+    names = [name for name in re.split(r"\s*[,;、，]\s*(?:and\s)?|\sand\s", text.strip(" .。")) if name]
+    is_list = all(is_phrase(name) and not re.search(r"[.!?。:：]", name) for name in names)
+    return names if is_list else []

@@ -13,12 +13,15 @@ from raccoon_datamodules.paragraph_lines import (
     COLONS,
     SENTENCE_ENDS,
     Line,
+    cut_items,
+    first_sentence,
     heading_of,
     is_chatter,
     is_label,
     is_phrase,
     is_plain,
     is_short_name,
+    names_in,
     open_up,
     read_line,
     split_lines,
@@ -133,7 +136,7 @@ class _Reader:
                 return False  # "Description: ..." under an object is the object's
             if self.has_video_heading and self.description:
                 if self.state == "objects":
-                    self.notes.append(f"line {line.number}: the text begins again here; the rest was left out")
+                    self._leave_out(line.number, line.content, why="with all that follows: it is a second description")
                     self.is_finished = True
                     return True
                 return False
@@ -148,12 +151,24 @@ class _Reader:
             self.has_object_heading = True
             self.state = "objects"
         if rest:
-            inner = read_line(line.number, rest)
             if kind == "video":
-                self._add_description(inner)
+                self._add_description(read_line(line.number, rest))
             elif name_key(rest).strip(" .") not in {"none", "n/a", "no objects"}:
-                self._read_in_objects(inner, "")
+                self._read_beside_heading(line.number, rest)
         return True
+
+    def _read_beside_heading(self, number: int, rest: str) -> None:
+        """Take what follows the objects' heading on its own line: items, or nothing but names."""
+        items = cut_items(rest)
+        names = names_in(rest) if len(items) == 1 and not read_line(number, rest).is_marked else []
+        if len(items) > 1:
+            self.notes.append(f"line {number}: several objects on one line; it was cut at its numbers")
+        for piece in names or items:
+            inner = read_line(number, piece)
+            if names:
+                self._start_object(inner)
+            else:
+                self._read_in_objects(inner, "")
 
     def _read_in_description(self, line: Line, following: str) -> None:
         if self._starts_objects(line):
@@ -261,10 +276,16 @@ class _Reader:
     def _continue(self, line: Line) -> None:
         """Add a line to the object being read."""
         text = line.rest if line.is_marked else line.content
+        parts = self.objects[-1].parts
+        if line.bullet:
+            # A list of attributes becomes one line: "Color: golden, Action: running".
+            text = text.replace("**", "")
+            if parts and parts[-1].rstrip()[-1:].isalnum():
+                parts[-1] = parts[-1].rstrip() + ","
         label, _, rest = text.partition(":")
         if name_key(label) in {"description", "details"} and rest.strip("* "):
             text = rest.strip("* ")
-        self.objects[-1].parts.append(text)
+        parts.append(text)
 
     def _start_object(self, line: Line) -> None:
         split = split_name(line.rest)
@@ -274,6 +295,11 @@ class _Reader:
         if split is None and line.is_object_word and not is_short_name(line.rest):
             # "Object 1: A dog runs." names nothing; the number is all the name there is.
             split = (f"Object {line.value}", line.rest)
+        is_sentence = split is None and line.rest.rstrip("*_ ").endswith(SENTENCE_ENDS)
+        if is_sentence:
+            # "1. A man in a hat. He walks slowly." has no name but its first words.
+            self.notes.append(f"line {line.number}: no ':' after a name; the first sentence was read as the name")
+            split = first_sentence(line.rest)
         name, rest = split if split is not None else (line.rest, "")
         if name_key(name) in {"name", "object name", "object"} and is_phrase(rest):
             # "Name: Dog", and "Description: ..." on a line of its own.
@@ -323,8 +349,9 @@ class _Reader:
             key, name, line = name_key(found.name), found.name, found.line.number
             description = one_line(" ".join(found.parts))
             if not description:
-                is_last = found.line.number == self.last_number
-                cut = "; the text may be cut off here" if is_last and not found.line.ends_with_colon else ""
+                is_last = found is self.objects[-1] and found.line.number == self.last_number
+                is_cut = is_last and not found.line.content.endswith(SENTENCE_ENDS)
+                cut = "; the text may be cut off here" if is_cut and not found.line.ends_with_colon else ""
                 self.notes.append(f"line {line}: {name!r} has no description{cut}")
             said = originals.setdefault(key, set())
             if description in said:

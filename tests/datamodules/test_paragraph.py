@@ -349,7 +349,7 @@ MESS = {
     "attributes as sub-bullets": (
         f"{HEAD}1. **Giant Panda**\n   - Color: black\n   - Action: sits\n2. Keeper: {KEEPER}",
         SCENE,
-        (("Giant Panda", "Color: black Action: sits"), ("Keeper", KEEPER)),
+        (("Giant Panda", "Color: black, Action: sits"), ("Keeper", KEEPER)),
         (),
     ),
     "missing headings": (
@@ -453,11 +453,35 @@ MESS = {
         (("Dog", "Brown."),),
         ("line 5: 'Dog' is repeated word for word; read once", "line 6"),
     ),
+    "objects on one line below the description": (
+        f"Video Description: {SCENE}\nObject Descriptions: 1. Dog: Brown. 2. Cat: Black.",
+        SCENE,
+        (("Dog", "Brown."), ("Cat", "Black.")),
+        ("line 2: several objects on one line; it was cut at its numbers",),
+    ),
+    "nothing but names": (
+        f"Video Description: {SCENE}\nObjects: dog, red ball and the man",
+        SCENE,
+        (("dog", ""), ("red ball", ""), ("the man", "")),
+        ("line 2: 'red ball' has no description",),
+    ),
+    "objects that are sentences": (
+        f"{TIGHT}1. A man in a hat. He walks slowly.\n2. A dog that follows him.",
+        SCENE,
+        (("A man in a hat", "He walks slowly."), ("A dog that follows him", "")),
+        ("line 3: no ':' after a name; the first sentence was read as the name",),
+    ),
+    "attributes in bold, and a summary at the end": (
+        f"{TIGHT}1. **Dog**: A dog.\n   - **Color**: golden\n   - **Action**: runs\n\n**Summary**: It is sunny.",
+        SCENE,
+        (("Dog", "A dog. Color: golden, Action: runs"),),
+        ("line 7: left out '**Summary**: It is sunny.', with all that follows: it is a second description",),
+    ),
     "a model that begins again": (
         f"{TIGHT}1. Dog: Brown.\nVideo Description: {SCENE}\nObject Descriptions:\n1. Cat: Black.",
         SCENE,
         (("Dog", "Brown."),),
-        ("line 4: the text begins again here",),
+        ("line 4: left out 'Video Description: A keeper feeds a panda.', with all that follows: it is a second",),
     ),
     "a user adds a line without a number": (
         f"{HEAD}1. Giant Panda: {PANDA}\nKeeper: {KEEPER}",
