@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from raccoon import recipes
 from raccoon.models import weights
 from raccoon.models.weights import find_weights
 
@@ -85,3 +86,9 @@ def test_a_model_that_was_not_fetched_names_the_command_that_fetches_it(package,
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(FileNotFoundError, match="hf download owner/model --revision abc"):
         find_weights("owner/model", revision="abc")
+
+
+@pytest.mark.parametrize(("name", "stages"), list(weights.TRAINED_BY.items()))
+def test_every_stage_is_a_recipe_and_the_last_one_writes_where_the_weights_are_looked_for(name, stages):
+    texts = [recipes.locate(stage).read_text(encoding="utf-8") for stage in stages]
+    assert f"folder: {weights.TRAINED_FOLDER / name}\n" in texts[-1]
