@@ -79,3 +79,19 @@ def test_what_the_tokenizer_decides_cannot_be_set():
 def test_a_loss_that_is_not_finite_names_its_samples():
     with pytest.raises(RuntimeError, match="it is not at step 5 on the samples b; lower the learning rate"):
         check_finite(torch.tensor([1.0, torch.nan]), ["a", "b"], 5)
+
+
+def test_the_recipe_builds():
+    from jsonargparse import ArgumentParser
+    from omegaconf import OmegaConf
+
+    from raccoon import recipes
+
+    config = OmegaConf.to_container(OmegaConf.load(recipes.locate("tiny/language")), resolve=True)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=recipes.PARSER_MODE)
+    parser.add_subclass_arguments(pl.LightningModule, "model")
+    parser.add_subclass_arguments(pl.LightningDataModule, "data")
+    built = parser.instantiate(parser.parse_object({key: config[key] for key in ("model", "data")}))
+    assert isinstance(built.model, LanguageTask)
+    assert isinstance(built.data, TextDataModule)
+    assert sum(p.numel() for p in built.model.parameters()) < 6_000_000

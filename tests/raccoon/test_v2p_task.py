@@ -169,3 +169,28 @@ def test_wrong_settings_are_refused():
         task(describe_clips=-1)
     with pytest.raises(ValueError, match="trainable must be 'paper' or 'all', got 'none'"):
         task(trainable="none")
+
+
+@pytest.mark.parametrize("recipe", ["v2p/tiny", "v2p/paper"])
+def test_a_recipe_builds_on_miniature_parts(recipe, tmp_path):
+    from jsonargparse import ArgumentParser
+    from omegaconf import OmegaConf
+
+    from raccoon import recipes
+
+    small = network()
+    small.visual.encoder.tower.save_pretrained(tmp_path / "clip")
+    LlamaForCausalLM(small.llama.config).save_pretrained(tmp_path / "llm")
+    small.tokenizer.save_pretrained(tmp_path / "llm")
+    config = OmegaConf.to_container(OmegaConf.load(recipes.locate(recipe)), resolve=True)
+    parts = config["model"]["init_args"]["network"]["init_args"]
+    parts.update(encoder=str(tmp_path / "clip"), language_model=str(tmp_path / "llm"))
+    config["data"]["init_args"]["train"] = {"class_path": "raccoon_datamodules.sources.SyntheticSource"}
+    parser = ArgumentParser(exit_on_error=False, parser_mode=recipes.PARSER_MODE)
+    parser.add_subclass_arguments(pl.LightningModule, "model")
+    parser.add_subclass_arguments(pl.LightningDataModule, "data")
+    built = parser.instantiate(parser.parse_object({key: config[key] for key in ("model", "data")}))
+    assert isinstance(built.model, V2PTask)
+    assert isinstance(built.data, V2PDataModule)
+    assert built.model.network.lora.rank == parts["lora"]["rank"]
+    assert built.model.network.visual.pooling.overlap == parts["pooling"]["init_args"]["overlap"]
