@@ -311,5 +311,6 @@ def cut_items(text: str) -> list[str]:
 def names_in(text: str) -> list[str]:
     """The names of "dog, red ball and man", all in a few words each; nothing where the text says more than names."""
     names = [name for name in re.split(r"\s*[,;、，]\s*(?:and\s)?|\sand\s", text.strip(" .。")) if name]
-    is_list = all(is_phrase(name) and not re.search(r"[.!?。:：]", name) for name in names)
+    bare = [re.sub(r"^(?:the|this)\s", "", name, flags=re.IGNORECASE) for name in names]
+    is_list = all(is_phrase(name) and not re.search(r"[.!?。:：]", name) for name in bare)
     return names if is_list else []
