@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raccoon.matching import assign, changed_words, marked_words
-from raccoon.wishes import add_object, change_object, parse_change, quoted, remove_object, require_object
+from raccoon.wishes import add_object, change_object, decisions_of, parse_change, quoted, remove_object, require_object
 from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.wording import name_key, token_f1, words_of
@@ -30,6 +30,7 @@ __all__ = [
     "Reading",
     "add_object",
     "change_object",
+    "decisions_of",
     "diff",
     "marked_words",
     "parse_change",
@@ -128,7 +129,7 @@ class AmbiguousEdit(ValueError):
             f"({letter}) {', '.join(map(str, reading.edits))}: {' '.join(reading.flags)}"
             for letter, reading in zip("ab", self.readings, strict=True)
         )
-        super().__init__(f"the edited paragraph can be read in two ways; say which with these flags: {ways}")
+        super().__init__(f"the edited paragraph can be read in two ways; add the flags of one: {ways}")
 
 
 def diff(
@@ -319,8 +320,8 @@ def _plan(
             f"only the description of the video changed ({_brief(scene)}), which cannot be planned; "
             "say what is to change in the list of objects"
         )
-    elif not edits:
-        notes.append("the two paragraphs say the same; there is nothing to edit")
+    elif not edits and not notes:
+        notes.append("the two paragraphs say the same")
     return EditPlan(tuple(edits), bool(scene), tuple(notes))
 
 

@@ -6,6 +6,7 @@ names there are and suggests the nearest.
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.wording import name_key, words_of
@@ -69,6 +70,45 @@ def parse_change(paragraph: Paragraph, text: str) -> tuple[ObjectDescription, Ob
             new = ObjectDescription.parse("->".join(parts[cut:]))
             return old, new if new.description else ObjectDescription(new.name, old.description)
     return require_object(paragraph, parts[0]), ObjectDescription.parse(parts[1])  # always raises: it is not there
+
+
+def decisions_of(
+    before: Paragraph,
+    after: Paragraph,
+    *,
+    remove: Sequence[str] = (),
+    add: Sequence[str] = (),
+    change: Sequence[str] = (),
+) -> dict[str, str]:
+    """Read the flags as verdicts on what two paragraphs leave open; see ``decisions`` of `raccoon.plan.diff`.
+
+    Raises:
+        ValueError: if an object is not in its paragraph, a flag contradicts the paragraphs, or has another form.
+    """
+    decisions: dict[str, str] = {}
+    for name in remove:
+        old = require_object(before, name)
+        if after.find(old.name) is not None:
+            raise ValueError(f"{old.name!r} shall be removed and is still in the edited paragraph; delete its line")
+        decisions[old.name] = "remove"
+    for text in add:
+        new = _as_edited(after, ObjectDescription.parse(text))
+        if before.find(new.name) is not None:
+            raise ValueError(f"{new.name!r} shall be added and is in the first paragraph already; leave the flag out")
+        decisions[new.name] = "add"
+    for text in change:
+        old, new = parse_change(before, text)
+        bare = ObjectDescription(new.name) if new.description == old.description else new
+        decisions[old.name] = f"-> {_as_edited(after, bare).name}"
+    return decisions
+
+
+def _as_edited(after: Paragraph, wish: ObjectDescription) -> ObjectDescription:
+    """The object of the edited paragraph that a flag names; its description, where given, must be the same."""
+    found = require_object(after, wish.name)
+    if wish.description and words_of(wish.description) != words_of(found.description):
+        raise ValueError(f"a flag describes {found.name!r} otherwise than the edited paragraph: {str(found)!r}")
+    return found
 
 
 def require_object(paragraph: Paragraph, name: str) -> ObjectDescription:

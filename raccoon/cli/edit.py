@@ -34,7 +34,10 @@ def add_parser(subparsers: Any) -> None:
         "-o", "--out", type=filled, required=True, metavar="OUT", help="the video to write (.mp4, .m4v, .mov, .mkv)"
     )
 
-    what = parser.add_argument_group("what to edit: the paragraph as you want it, or the edits themselves")
+    what = parser.add_argument_group(
+        "what to edit: the paragraph as you want it, or the edits themselves",
+        "Beside --paragraph, the edits say what to make of an object that could be the one or the other.",
+    )
     what.add_argument("--paragraph", type=filled, metavar="AFTER", help="text file: the paragraph as you edited it")
     what.add_argument("--before", type=filled, metavar="FILE", help="text file: the paragraph of the video as it is")
     what.add_argument("--remove", action="append", default=[], metavar="NAME", help="remove this object")
@@ -130,8 +133,11 @@ def check_usage(args: argparse.Namespace) -> None:
         ValueError: says which.
     """
     words = [*args.remove, *args.add, *args.change]
-    if args.paragraph and words:
-        raise ValueError("say what to edit by --paragraph or by --remove, --add and --change, not by both")
+    if args.paragraph and words and not args.before:
+        raise ValueError(
+            "--remove, --add and --change beside --paragraph say how it differs from the paragraph before; give that "
+            "too (--before FILE), or leave --paragraph out"
+        )
     if not args.paragraph and not words:
         raise ValueError("nothing to edit: give --paragraph FILE, --remove NAME, --add or --change")
     if args.before == "-" and args.paragraph == "-":
@@ -187,12 +193,15 @@ def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
     """Read the video, the texts and the masks that the flags name."""
     from raccoon.cli.plan import read_paragraph
     from raccoon.editor import EditRequest, plan_of_words
+    from raccoon.plan import decisions_of
     from raccoon_datamodules.video import Video
     from raccoon_datamodules.wording import name_key
 
     before = read_paragraph(args.before, console, role="first") if args.before else None
     after = read_paragraph(args.paragraph, console, role="second") if args.paragraph else None
-    plan = None
+    plan, decisions = None, None
+    if after is not None and before is not None:
+        decisions = decisions_of(before, after, remove=args.remove, add=args.add, change=args.change)
     if after is None:
         plan, after = plan_of_words(before=before, remove=args.remove, add=args.add, change=args.change)
     video = Video.read(
@@ -212,6 +221,7 @@ def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
         before=before,
         after=after,
         plan=plan,
+        decisions=decisions,
         masks=only if only is not None else {name: mask for name, mask in masks.items() if name is not None} or None,
         mask_paths={name or "": path for name, path in named.items()},
         trust_masks=args.trust_mask,

@@ -30,6 +30,10 @@ def add_parser(subparsers: Any) -> None:
         help="text file, or -: the paragraph of the video as it is",
     )
     parser.add_argument("after", type=filled, metavar="AFTER", help="text file, or -: the paragraph as you edited it")
+    open_points = parser.add_argument_group("what to make of an object that could be the one or the other")
+    open_points.add_argument("--remove", action="append", default=[], metavar="NAME", help="it was removed")
+    open_points.add_argument("--add", action="append", default=[], metavar="NAME", help="it was added")
+    open_points.add_argument("--change", action="append", default=[], metavar='"NAME -> NEW"', help="it became another")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -80,20 +84,29 @@ def read_paragraph(path: str, console: "Console", *, role: str) -> "Paragraph":
 def say_plan(plan: "EditPlan", console: "Console") -> None:
     """Print the plan, one edit a line, with the words that caused it."""
     if not plan.edits:
-        console.say("nothing to edit: the objects are the same in both paragraphs")
+        console.say("nothing to edit")
     for number, edit in enumerate(plan.edits, 1):
         console.say(f"{number}. {edit}")
+        if edit.kind == "change":
+            console.say(f"   words: {' '.join(edit.words)}")
     for note in plan.notes:
         console.say(f"note: {note}")
 
 
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Print the plan."""
-    from raccoon.plan import diff
+    from raccoon.plan import decisions_of, diff
 
     if args.before == "-" and args.after == "-":
         raise ValueError("only one of BEFORE and AFTER can be read from stdin")
-    plan = diff(read_paragraph(args.before, console, role="first"), read_paragraph(args.after, console, role="second"))
+    before, after = (
+        read_paragraph(path, console, role=role) for path, role in ((args.before, "first"), (args.after, "second"))
+    )
+    plan = diff(
+        before,
+        after,
+        decisions=decisions_of(before, after, remove=args.remove, add=args.add, change=args.change),
+    )
     say_plan(plan, console)
     console.result(plan.to_json())
     return 0

@@ -195,7 +195,7 @@ class Editor:
             plan = diff(before, request.after, layouts=request.layouts, decisions=request.decisions)
         if not plan.edits:
             why = "; ".join(plan.notes) or "both paragraphs have the same objects"
-            raise ValueError(f"the plan has no edit: {why}; remove, add or change an object's line")
+            raise ValueError(f"the plan has no edit: {why}; delete, add or change the line of an object")
         return before, plan
 
     def _describe(self, request: EditRequest) -> Paragraph:

@@ -94,6 +94,30 @@ def test_plan_prints_the_edit_and_its_json(clip: dict[str, Path], capsys: pytest
     assert [(e["kind"], e["name"]) for e in plan["edits"]] == [("remove", "Red Ball")]
 
 
+def test_the_flags_of_an_ambiguous_plan_settle_plan_and_edit(
+    clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip["after.txt"].write_text(AFTER + "2. Kite: A yellow kite high above.\n")
+    words = ["plan", str(clip["before.txt"]), str(clip["after.txt"])]
+    assert main(words) == 2
+    assert '--remove "Red Ball" --add "Kite: A yellow kite high above."' in said_once(capsys)
+    flags = ["--remove", "Red Ball", "--add", "Kite: A yellow kite high above."]
+    assert main([*words, *flags]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1. remove 'Red Ball'",
+        "2. add 'Kite: A yellow kite high above.'",
+    ]
+    texts = ["--before", str(clip["before.txt"]), "--paragraph", str(clip["after.txt"])]
+    assert main(edit(clip, tmp_path / "out.mp4", *texts, *flags)) == 2
+    assert "it cannot add 'Kite'" in said_once(capsys)
+
+
+def test_a_change_is_printed_with_its_words(clip: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    clip["after.txt"].write_text(BEFORE.replace("small brown", "large black"))
+    assert main(["plan", str(clip["before.txt"]), str(clip["after.txt"])]) == 0
+    assert "   words: -small -brown +large +black" in capsys.readouterr().out
+
+
 def test_an_edit_by_paragraph_writes_video_sidecar_and_report(
     clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

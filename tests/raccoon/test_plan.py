@@ -14,6 +14,7 @@ from raccoon.plan import (
     EditPlan,
     add_object,
     change_object,
+    decisions_of,
     diff,
     marked_words,
     plan_flags,
@@ -249,7 +250,7 @@ def test_a_changed_scene_beside_edits_is_reported():
 
 
 def test_nothing_to_do_is_said():
-    assert diff(paragraph(DOG), paragraph(DOG)).notes == ("the two paragraphs say the same; there is nothing to edit",)
+    assert diff(paragraph(DOG), paragraph(DOG)).notes == ("the two paragraphs say the same",)
     note = diff(paragraph(DOG), paragraph(DOG.rstrip("."))).notes[0]
     assert note == "'Brown Dog': only case or punctuation changed; that is no edit"
 
@@ -435,3 +436,48 @@ def test_equal_texts_have_no_marked_words():
 )
 def test_changed_words_leave_out_case_and_punctuation(before, after, words):
     assert changed_words(before, after) == words
+
+
+def two_ways():
+    before = Paragraph.parse(f"Video Description: {SCENE}\nObject Descriptions:\n1. {DOG}\n2. {MAN}")[0]
+    after = Paragraph.parse(f"Video Description: {SCENE}\nObject Descriptions:\n1. {MAN}\n2. {CAR}")[0]
+    return before, after
+
+
+@pytest.mark.parametrize("reading", [0, 1])
+def test_the_flags_of_a_refusal_settle_it(reading):
+    before, after = two_ways()
+    with pytest.raises(AmbiguousEdit) as caught:
+        diff(before, after)
+    chosen = caught.value.readings[reading]
+    flags = {"remove": [], "add": [], "change": []}
+    for flag in chosen.flags:
+        name, _, text = flag.removeprefix("--").partition(" ")
+        flags[name].append(text.strip('"'))
+    decisions = decisions_of(before, after, **flags)
+    assert decisions == dict(chosen.decisions)
+    assert diff(before, after, decisions=decisions).edits == chosen.edits
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"remove": ["Man"]}, "'Man' shall be removed and is still in the edited paragraph; delete its line"),
+        ({"add": ["man"]}, "'Man' shall be added and is in the first paragraph already"),
+        ({"add": ["Car: A blue van."]}, "a flag describes 'Car' otherwise than the edited paragraph"),
+        ({"change": ["Brown Dog -> Cat"]}, "there is no object 'Cat'"),
+    ],
+)
+def test_a_flag_that_contradicts_the_paragraphs_is_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        decisions_of(*two_ways(), **flags)
+
+
+def test_a_change_needs_no_description_where_the_paragraph_has_it():
+    before, after = two_ways()
+    assert decisions_of(before, after, change=["Brown Dog -> car"]) == {"Brown Dog": "-> Car"}
+
+
+def test_a_change_of_case_alone_is_said_once():
+    said = diff(two_ways()[0], Paragraph.parse(str(two_ways()[0]).replace("grey", "Grey"))[0]).notes
+    assert said == ("'Man': only case or punctuation changed; that is no edit",)
