@@ -16,6 +16,7 @@ from raccoon import recipes
 from raccoon.editor.paste import ContractBroken, Measurements, changed_fraction, max_error_outside, paste_back
 from raccoon.editor.regions import given_masks, prepare_step
 from raccoon.editor.request import (
+    PARTS,
     EditorSettings,
     EditProgress,
     EditRequest,
@@ -205,7 +206,9 @@ class Editor:
                 "say the edit itself (--remove, --add, --change)"
             )
         with at_work(self.describer, "describing the video"):
-            description = self.describer.describe(DescribeRequest(request.video, options=request.options))
+            description = self.describer.describe(
+                DescribeRequest(request.video, options=request.options.get("describer", {}))
+            )
         if not isinstance(description, Description):
             raise PartError(
                 f"{type(self.describer).__name__}.describe must return a Description, got {type(description).__name__}"
@@ -244,7 +247,7 @@ class Editor:
             seed=request.seed,
             size=request.size,
             progress=report,
-            options=request.options,
+            options=request.options.get("painter", {}),
         )
         with at_work(self.painter, f"painting {step.edit.name!r}"):
             painted = self.painter.paint(asked)
@@ -260,7 +263,7 @@ class Editor:
         return painted
 
     def _facts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("painter", "grounder", "layout_planner", "describer")}
+        parts = {name: getattr(self, name) for name in PARTS}
         return {
             "recipe": None if self.recipe is None else {"name": self.recipe.source, "config": dict(self.recipe.config)},
             "parts": {name: describe_part(part) for name, part in parts.items() if part is not None},

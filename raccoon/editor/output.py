@@ -215,7 +215,7 @@ def sidecar_of(result: EditResult, report: EncodedReport, output_hash: str) -> d
         "edits": edits,
         "seed": result.seed,
         "size": None if result.size is None else list(result.size),
-        "options": dict(result.options),
+        "options": {part: dict(given) for part, given in result.options.items()},
         "grow": result.grow,
         "feather": result.feather,
         **result.facts,

@@ -115,7 +115,9 @@ def _ground(edit: Edit, request: EditRequest, grounder: Grounder) -> NDArray[np.
     known = edit.before or edit.after
     name, description = (known.name, known.description) if known is not None else (edit.name, "")
     with at_work(grounder, f"finding {name!r}"):
-        found = grounder.ground(GroundRequest(request.video, (name,), (description,), options=request.options))
+        found = grounder.ground(
+            GroundRequest(request.video, (name,), (description,), options=request.options.get("grounder", {}))
+        )
     wanted = (request.video.num_frames, *request.video.size)
     if not isinstance(found, Masks) or found.data.shape != wanted:
         came = list(found.data.shape) if isinstance(found, Masks) else type(found).__name__
@@ -130,7 +132,9 @@ def _ground(edit: Edit, request: EditRequest, grounder: Grounder) -> NDArray[np.
 
 def _place(edit: Edit, request: EditRequest, planner: LayoutPlanner) -> Layout:
     with at_work(planner, f"placing {edit.name!r}"):
-        layout = planner.plan(PlanRequest(request.video, _object_after(edit), options=request.options))
+        layout = planner.plan(
+            PlanRequest(request.video, _object_after(edit), options=request.options.get("layout_planner", {}))
+        )
     if not isinstance(layout, Layout):
         raise PartError(f"{_class_of(planner)}.plan must return a Layout, got {type(layout).__name__}")
     if layout.boxes.shape != (request.video.num_frames, 4):

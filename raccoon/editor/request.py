@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from raccoon_datamodules.video import Video
 # stage ("finding Brown Dog", "painting Brown Dog"), done units, all units
 EditProgress = Callable[[str, int, int], None]
 MaskSource = Literal["given", "grounder", "layout"]
+Part = Literal["painter", "grounder", "layout_planner", "describer"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class PartError(RuntimeError):
@@ -77,7 +79,10 @@ class EditRequest:
     "" for the one mask of the only edit.
     ``trust_masks``: a mask that looks inverted or covers everything is only noted, not refused.
     ``layouts``, ``decisions``: see `raccoon.plan.diff`. ``size`` is the (height, width) the painter works at, None for
-    its own choice; ``options`` are handed to every part.
+    its own choice; ``options`` are what one part alone understands, by the part: ``{"painter": {"steps": 4}}``.
+
+    Raises:
+        ValueError: if options are given for something that is no part of an editor.
     """
 
     video: Video
@@ -91,7 +96,14 @@ class EditRequest:
     decisions: Mapping[str, str] | None = None
     seed: int = 0
     size: tuple[int, int] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[Part, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name, given in self.options.items() if name not in PARTS or not hasattr(given, "keys")]:
+            raise ValueError(
+                f"options are given by part ({', '.join(PARTS)}), for example {{'painter': {{'steps': 4}}}}, "
+                f"got {unknown[0]!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +152,7 @@ class EditResult:
     after: Paragraph | None
     seed: int
     size: tuple[int, int] | None
-    options: Mapping[str, Any]
+    options: Mapping[Part, Mapping[str, Any]]
     grow: int
     feather: int
     facts: Mapping[str, Any]

@@ -165,10 +165,37 @@ def test_a_change_is_painted_by_the_new_objects_line():
 
 def test_the_painter_gets_the_grown_mask_the_seed_and_the_options():
     painter = Recorder()
-    result = editor(painter).edit(removal(seed=5, size=(32, 32), options={"steps": 3}))
+    result = editor(painter).edit(removal(seed=5, size=(32, 32), options={"painter": {"steps": 3}}))
     asked = painter.requests[0]
     assert np.array_equal(asked.mask, result.region)
     assert (asked.seed, asked.size, dict(asked.options)) == (5, (32, 32), {"steps": 3})
+
+
+def test_every_part_gets_its_own_options_and_no_others():
+    seen = {}
+
+    class Finder:
+        def ground(self, request):
+            seen["grounder"] = dict(request.options)
+            return tiny_masks()
+
+    class Teller:
+        def describe(self, request):
+            seen["describer"] = dict(request.options)
+            return Description(BEFORE, str(BEFORE), {})
+
+    options = {"grounder": {"threshold": 0.3}, "describer": {"seed": 4}}
+    request = EditRequest(video=tiny_video(), after=Paragraph(BEFORE.description, ()), options=options)
+    painter = Recorder()
+    editor(painter, grounder=Finder(), describer=Teller()).edit(request)
+    assert seen == options
+    assert dict(painter.requests[0].options) == {}
+
+
+@pytest.mark.parametrize("options", [{"steps": 3}, {"paintr": {"steps": 3}}, {"painter": 3}])
+def test_options_that_belong_to_no_part_are_refused(options):
+    with pytest.raises(ValueError, match=r"options are given by part \(painter, grounder, .*got '"):
+        removal(options=options)
 
 
 def test_the_describer_writes_the_paragraph_that_was_not_given():
