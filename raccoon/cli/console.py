@@ -5,11 +5,12 @@ line at every tenth otherwise, so that a log file stays readable.
 """
 
 import argparse
+import io
 import json as json_module
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -42,13 +43,16 @@ class Console:
     def result(self, value: dict[str, Any]) -> None:
         """The verb's result as one JSON object; nothing without ``--json``."""
         if self.json:
-            print(json_module.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+            print(_json(value), flush=True)
 
     def error(self, verb: str, sentence: str) -> None:
         """The one sentence that says what was wrong, where, and what to do."""
-        print(f"{f'raccoon {verb}'.strip()}: {sentence}", file=sys.stderr, flush=True)
+        # Where even this cannot be written, the exit code is all that is left.
+        with suppress(OSError):
+            print(f"{f'raccoon {verb}'.strip()}: {sentence}", file=sys.stderr, flush=True)
         if self.json:
-            print(json_module.dumps({"error": sentence, "verb": verb}, ensure_ascii=False), flush=True)
+            with suppress(OSError):
+                print(_json({"error": sentence, "verb": verb}), flush=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
@@ -58,6 +62,19 @@ class Console:
                 yield update
         else:
             yield _lines(title)
+
+
+def speak_any_language() -> None:
+    """Let stdout and stderr write an escape where their encoding lacks a letter, instead of failing in the end."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _json(value: dict[str, Any]) -> str:
+    # Beyond U+FFFF a stream's own escapes are not JSON's.
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    return json_module.dumps(value, ensure_ascii=not is_unicode, allow_nan=False)
 
 
 @contextmanager

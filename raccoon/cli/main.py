@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from raccoon.cli import bench, demo, edit, plan, replay, vplm
 from raccoon.cli import version as version_verb
-from raccoon.cli.console import Console
+from raccoon.cli.console import Console, speak_any_language
 
 VERBS = (plan, edit, replay, vplm, bench, demo, version_verb)
 
@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; ``argv`` is without the program's name."""
+    speak_any_language()
     parser = build_parser()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:

@@ -408,6 +408,39 @@ def test_wrong_usage_with_json_is_one_json_object(capsys: pytest.CaptureFixture[
     assert "VIDEO" in answer["error"]
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_terminal_without_the_letters_gets_escapes(tmp_path: Path, more: list[str]) -> None:
+    before, after = tmp_path / "before.txt", tmp_path / "after.txt"
+    before.write_text("Video Description: x\n\nObject Descriptions:\n1. 犬 🐕: 走る\n", encoding="utf-8")
+    after.write_text("Video Description: x\n\nObject Descriptions:\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "raccoon.cli.main", "plan", str(before), str(after), *more],
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    if more:
+        assert json.loads(done.stdout)["edits"][0]["name"] == "犬 🐕"
+    else:
+        assert rb"remove '\u72ac" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_full_stdout_is_exit_code_one_without_a_traceback(more: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "raccoon.cli.main", "version", *more],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "raccoon version: No space left on device\n"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_all_processes_of_a_synth_leaves_neither_file_nor_worker(
     tmp_path: Path, number: signal.Signals, code: int
