@@ -81,13 +81,18 @@ class CheckReport:
     def __str__(self) -> str:
         megabytes = self.num_bytes / 1e6
         first = (
-            f"{self.folder}: {self.num_samples} samples with {self.num_objects} objects and {self.num_frames} frames "
-            f"in {self.num_shards} shards ({megabytes:.1f} MB): "
+            f"{self.folder}: {_count(self.num_samples, 'sample')} with {_count(self.num_objects, 'object')} and "
+            f"{_count(self.num_frames, 'frame')} in {_count(self.num_shards, 'shard')} ({megabytes:.1f} MB): "
         )
-        verdict = "sound" if self.ok else f"{self.num_errors} errors in {self.num_bad_samples} samples"
+        bad = f"{_count(self.num_errors, 'error')}, {_count(self.num_bad_samples, 'bad sample')}"
+        verdict = "sound" if self.ok else bad
         lines = [f"{first}{verdict}", *(f"{p.severity}: {p}" for p in self.problems)]
         unlisted = self.num_errors + self.num_notes - len(self.problems)
         return "\n".join([*lines, f"and {unlisted} more"] if unlisted else lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def check_shards(folder: str | Path, *, progress: Progress | None = None) -> CheckReport:

@@ -214,7 +214,7 @@ class Index:
         try:
             data = read_whole(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"no {INDEX_NAME} in {base}; `raccoon vplm check --reindex` makes it") from None
+            raise FileNotFoundError(_why_no_index(base)) from None
         return cls.parse(data, base=base, path=path)
 
     @classmethod
@@ -223,7 +223,9 @@ class Index:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:
-            raise ValueError(f"{path} must be JSON: {err}; write it anew with `raccoon vplm check --reindex`") from err
+            raise ValueError(
+                f"{path} must be JSON: {err}; write it anew with `raccoon vplm check {base} --reindex`"
+            ) from err
         if not isinstance(value, dict) or value.get("format") != INDEX_FORMAT:
             raise ValueError(f'{path} is not an index of VPLM shards: it must hold "format": "{INDEX_FORMAT}"')
         if value.get("schema") != INDEX_SCHEMA:
@@ -235,7 +237,9 @@ class Index:
             index = cls(check_split(value["split"]), shards, base)
             stated = value["num_samples"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise ValueError(f"{path} is damaged: {err!r}; write it anew with `raccoon vplm check --reindex`") from err
+            raise ValueError(
+                f"{path} is damaged: {err!r}; write it anew with `raccoon vplm check {base} --reindex`"
+            ) from err
         if stated != len(index) or not len(index):
             raise ValueError(
                 f"{path} must list at least one sample and as many as it states ({stated}), lists {len(index)}"
@@ -294,6 +298,17 @@ def index_tar(path: Path) -> Shard:
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     return Shard.from_samples(path.name, samples, size=path.stat().st_size, sha256=digest)
+
+
+def _why_no_index(base: str) -> str:
+    if is_url(base):
+        return f"no {INDEX_NAME} in {base}; check the address"
+    folder = Path(base)
+    if folder.is_file():
+        return f"{base} is a file; give the folder that holds the shards"
+    if not any(folder.glob("*.tar")):
+        return f"{base} holds no shards: neither {INDEX_NAME} nor a tar; `raccoon vplm synth --out {base}` makes some"
+    return f"no {INDEX_NAME} in {base}; `raccoon vplm check {base} --reindex` makes it"
 
 
 def check_split(split: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raccoon_datamodules import check
-from raccoon_datamodules.check import check_shards, reindex
+from raccoon_datamodules.check import CheckReport, check_shards, reindex
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.members import dump_mask
@@ -247,3 +247,8 @@ def test_memory_stays_flat(make_shards, tmp_path):
         tracemalloc.stop()
     # Sixteen more samples of some 20 kB each, decoded, would be far more.
     assert marks[1] - marks[0] < 100_000
+
+
+def test_a_report_counts_one_thing_as_one():
+    report = CheckReport("x", num_shards=1, num_samples=1, num_errors=1, num_bad_samples=1)
+    assert str(report) == "x: 1 sample with 0 objects and 0 frames in 1 shard (0.0 MB): 1 error, 1 bad sample"

@@ -117,8 +117,20 @@ def test_a_missing_folder_is_said_so(tmp_path, load):
 
 
 def test_a_folder_without_an_index_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no index.json in .*; `raccoon vplm check --reindex` makes it"):
+    (tmp_path / "vplm-train-000000.tar").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=f"no index.json in {tmp_path}; `raccoon vplm check {tmp_path} --rein"):
         Index.load(tmp_path)
+
+
+def test_a_folder_without_a_shard_says_how_to_make_some(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no shards: .*`raccoon vplm synth --out .*` makes some"):
+        Index.load(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_is_said_so(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"clip\.mp4 is a file; give the folder that holds the shards"):
+        Index.load(tmp_path / "clip.mp4")
 
 
 @pytest.mark.parametrize("text", ["", "{", "nonsense", '{"format": "raccoon-vplm-index", "schema": 1, '])
