@@ -220,6 +220,7 @@ class Index:
     @classmethod
     def parse(cls, data: bytes, *, base: str, path: str = INDEX_NAME) -> "Index":
         """An index from the bytes of its file; raises as `load` does."""
+        anew = f"write it anew with `raccoon vplm check {base} --reindex`"
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:
