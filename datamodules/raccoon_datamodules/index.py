@@ -224,9 +224,7 @@ class Index:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:
-            raise ValueError(
-                f"{path} must be JSON: {err}; write it anew with `raccoon vplm check {base} --reindex`"
-            ) from err
+            raise ValueError(f"{path} must be JSON: {err}; {anew}") from err
         if not isinstance(value, dict) or value.get("format") != INDEX_FORMAT:
             raise ValueError(f'{path} is not an index of VPLM shards: it must hold "format": "{INDEX_FORMAT}"')
         if value.get("schema") != INDEX_SCHEMA:
@@ -238,9 +236,7 @@ class Index:
             index = cls(check_split(value["split"]), shards, base)
             stated = value["num_samples"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise ValueError(
-                f"{path} is damaged: {err!r}; write it anew with `raccoon vplm check {base} --reindex`"
-            ) from err
+            raise ValueError(f"{path} is damaged: {err!r}; {anew}") from err
         if stated != len(index) or not len(index):
             raise ValueError(
                 f"{path} must list at least one sample and as many as it states ({stated}), lists {len(index)}"

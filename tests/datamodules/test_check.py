@@ -251,4 +251,5 @@ def test_memory_stays_flat(make_shards, tmp_path):
 
 def test_a_report_counts_one_thing_as_one():
     report = CheckReport("x", num_shards=1, num_samples=1, num_errors=1, num_bad_samples=1)
-    assert str(report).splitlines()[0] == "x: 1 sample with 0 objects and 0 frames in 1 shard (0.0 MB): 1 error, 1 bad sample"
+    first = str(report).splitlines()[0]
+    assert first == "x: 1 sample with 0 objects and 0 frames in 1 shard (0.0 MB): 1 error, 1 bad sample"
