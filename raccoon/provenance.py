@@ -9,12 +9,14 @@ module knows its fields and nothing of editing; `raccoon.editor` fills it in, re
 import base64
 import hashlib
 import json
+import math
 import os
 import platform
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import cv2
@@ -26,6 +28,27 @@ from raccoon import __version__
 
 SIDECAR_SCHEMA = 1
 _NEEDED = ("output", "source", "plan", "edits", "result")
+# Every field that `raccoon.editor` reads back, with its type.
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "output.name": str,
+    "output.sha256": str,
+    "output.lossless": bool,
+    "source.path": (str, NoneType),
+    "source.sha256": (str, NoneType),
+    "source.decoder": (str, NoneType),
+    "source.frame_indices": (dict, list),
+    "source.time_span": list,
+    "source.fps": (float, int),
+    "source.shape": list,
+    "source.frames_sha256": str,
+    "plan": dict,
+    "edits": list,
+    "seed": int,
+    "grow": int,
+    "feather": int,
+    "result.frames_sha256": str,
+    "masks": list,
+}
 _DISTRIBUTIONS = ("torch", "numpy", "opencv-python-headless", "av", "decord", "diffusers", "transformers")
 
 
@@ -62,7 +85,10 @@ def mask_from_json(content: Mapping[str, Any]) -> NDArray[np.uint8]:
     try:
         shape = tuple(int(size) for size in content["shape"])
         data = np.frombuffer(zlib.decompress(base64.b64decode(content["bits"], validate=True)), dtype=np.uint8)
-        mask = np.unpackbits(data, count=int(np.prod(shape))).reshape(shape)
+        count = math.prod(shape)
+        if data.size != (count + 7) // 8:
+            raise ValueError(f"{data.size} bytes for the shape {list(shape)}")
+        mask = np.unpackbits(data, count=count).reshape(shape)
     except (ValueError, KeyError, TypeError, zlib.error) as err:
         raise ValueError(f"the mask stored in the sidecar is damaged ({err}); restore the sidecar") from err
     if (got := hash_array(mask)) != content["sha256"]:
@@ -84,9 +110,13 @@ def indices_to_json(indices: NDArray[np.int64]) -> dict[str, int] | list[int]:
 
 def indices_from_json(content: Mapping[str, int] | list[int]) -> NDArray[np.int64]:
     """Return the frame indices that `indices_to_json` wrote."""
+    return np.asarray(_indices(content), dtype=np.int64)
+
+
+def _indices(content: Mapping[str, int] | list[int]) -> Sequence[int]:
     if isinstance(content, Mapping):
-        return np.arange(content["start"], content["stop"], content["step"], dtype=np.int64)
-    return np.asarray(content, dtype=np.int64)
+        return range(content["start"], content["stop"], content["step"])
+    return content
 
 
 def describe_part(part: object) -> dict[str, Any]:
@@ -137,7 +167,7 @@ def read_sidecar(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it is no sidecar, or of a newer schema than this version reads.
+        ValueError: if it is no sidecar, of a newer schema than this version reads, or damaged; names every field.
     """
     path = Path(path)
     if not path.is_file():
@@ -157,4 +187,40 @@ def read_sidecar(path: str | Path) -> dict[str, Any]:
             f"{path} has schema {content['schema']}, this version reads {SIDECAR_SCHEMA}; use the version of RACCooN "
             f"that wrote it ({content.get('versions', {}).get('raccoon', 'unknown')})"
         )
+    if wrong := _wrong_fields(content):
+        raise ValueError(f"{path} is damaged, missing or wrong are {', '.join(wrong)}; restore the sidecar")
     return content
+
+
+def _fit(indices: dict[str, Any] | list[Any], shape: list[Any]) -> bool:
+    """Whether there is one frame index for each frame; also where they are counted only, however many they are."""
+    if isinstance(indices, list):
+        return [len(indices)] == shape[:1]
+    numbers = [indices.get(key) for key in ("start", "stop", "step")]
+    return all(isinstance(n, int) for n in numbers) and indices["step"] > 0 and [len(_indices(indices))] == shape[:1]
+
+
+def _wrong_fields(content: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    for name, kind in _FIELDS.items():
+        value: Any = content
+        for key in name.split("."):
+            value = value.get(key, ...) if isinstance(value, Mapping) else ...
+        if not isinstance(value, kind):
+            wrong.append(name)
+    if wrong:
+        return wrong
+    source = content["source"]
+    if Path(content["output"]["name"]).name != content["output"]["name"]:
+        wrong.append("output.name")
+    if not (len(source["time_span"]) == 2 and all(isinstance(second, float | int) for second in source["time_span"])):
+        wrong.append("source.time_span")
+    wrong += [name for name in ("seed", "grow", "feather") if content[name] < 0]
+    if not _fit(source["frame_indices"], source["shape"]):
+        wrong.append("source.frame_indices")
+    recipe = content.get("recipe")
+    if recipe is not None and not (isinstance(recipe, dict) and isinstance(recipe.get("config"), dict)):
+        wrong.append("recipe")
+    wrong += ["masks" for mask in content["masks"] if not isinstance(mask, dict) or "sha256" not in mask][:1]
+    wrong += ["edits" for edit in content["edits"] if not isinstance(edit, dict) or "mask_from" not in edit][:1]
+    return wrong

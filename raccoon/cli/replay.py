@@ -15,7 +15,8 @@ def add_parser(subparsers: Any) -> None:
         "replay",
         help="make a result's frames again from its sidecar",
         description="Make the frames of a result again from its source, its recorded masks and recipe, and compare "
-        "their hash with the recorded one. Exit code 1 if they differ.",
+        "their hash with the recorded one. Exit code 1 if they differ. The classes that the recorded recipe names are "
+        "imported and run: replay only a sidecar that you trust.",
         epilog="example: raccoon replay out.json",
     )
     verify: argparse.ArgumentParser = subparsers.add_parser(

@@ -7,7 +7,63 @@ from raccoon import provenance
 
 
 def sidecar(**changes):
-    return {"output": {}, "source": {}, "plan": {}, "edits": [], "result": {}, **changes}
+    """The fields that are read back, of an edit of three frames."""
+    return {
+        "output": {"name": "out.mp4", "sha256": "0", "lossless": False},
+        "source": {
+            "path": "clip.mp4",
+            "sha256": "0",
+            "decoder": "pyav",
+            "frame_indices": {"start": 0, "stop": 3, "step": 1},
+            "time_span": [0.0, 0.2],
+            "fps": 10.0,
+            "shape": [3, 8, 8, 3],
+            "frames_sha256": "0",
+        },
+        "plan": {},
+        "edits": [],
+        "result": {"frames_sha256": "0"},
+        "seed": 3,
+        "grow": 1,
+        "feather": 1,
+        "masks": [],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", None),
+        ("seed", -1),
+        ("grow", "x"),
+        ("source", []),
+        ("source.sha256", 3),
+        ("source.time_span", [0.0]),
+        ("source.frame_indices", {"start": 0, "stop": 10**12, "step": 1}),
+        ("source.frame_indices", {"start": 0, "stop": 3, "step": 0}),
+        ("source.frame_indices", [0, 1]),
+        ("source.frame_indices", {}),
+        ("output.name", "../../etc/passwd"),
+        ("masks", [3]),
+        ("edits", [{}]),
+        ("recipe", {"config": "pipeline"}),
+    ],
+)
+def test_a_damaged_field_is_named(tmp_path, path, value):
+    content = sidecar()
+    *above, last = path.split(".")
+    where = content[above[0]] if above else content
+    where[last] = value
+    provenance.write_sidecar(content, tmp_path / "out.json")
+    with pytest.raises(ValueError, match=rf"out\.json is damaged, missing or wrong are .*{path}"):
+        provenance.read_sidecar(tmp_path / "out.json")
+
+
+def test_a_mask_larger_than_its_bits_is_refused_before_it_is_unpacked():
+    stored = provenance.mask_to_json(np.ones((1, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"damaged \(2 bytes for the shape \[1000000, 1000000, 1000\]\)"):
+        provenance.mask_from_json({**stored, "shape": [10**6, 10**6, 10**3]})
 
 
 def test_the_sidecar_stands_beside_its_video(tmp_path):
@@ -15,7 +71,7 @@ def test_the_sidecar_stands_beside_its_video(tmp_path):
 
 
 def test_a_sidecar_reads_back_as_it_was_written(tmp_path):
-    content = sidecar(seed=3, before={"description": "Ein Bär läuft."})
+    content = sidecar(before={"description": "Ein Bär läuft."})
     provenance.write_sidecar(content, tmp_path / "out.json")
     assert provenance.read_sidecar(tmp_path / "out.json") == {"schema": 1, **content}
     assert "Bär" in (tmp_path / "out.json").read_text(encoding="utf-8")
