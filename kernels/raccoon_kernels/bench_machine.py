@@ -5,6 +5,7 @@ reaches. Both are read and measured here, in the same process as the figures the
 """
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -34,6 +35,7 @@ class Machine:
     numpy: str
     cuda: str  # the runtime torch was built for, "none" on a CPU build
     commit: str
+    sources: str  # digest of this package's files: what ran, also where the tree has no repository
     started: str  # UTC, ISO 8601
 
 
@@ -61,6 +63,7 @@ def describe(device: torch.device, *, commit: str | None = None) -> Machine:
         numpy=_version("numpy"),
         cuda=torch.version.cuda or "none",
         commit=commit or _commit(),
+        sources=_digest_of_sources(),
         started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 
@@ -130,6 +133,13 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "none"
+
+
+def _digest_of_sources() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _commit() -> str:

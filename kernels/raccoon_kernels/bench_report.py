@@ -101,7 +101,7 @@ def write_markdown(
         "",
         f"Printed by `{command}`",
         "",
-        f"{machine.started}, commit {machine.commit}, Python {machine.python}, torch {machine.torch}, "
+        f"{machine.started}, commit {machine.commit}, sources {machine.sources}, Python {machine.python}, torch {machine.torch}, "
         f"triton {machine.triton}, CUDA {machine.cuda}, {machine.num_threads} CPU threads. "
         f"Measured in the same run: copy {ceilings.copy_gbps:.4g} GB/s, matrix product "
         f"{ceilings.matmul_tflops:.3g} TFLOP/s, one small launch {ceilings.launch_us:.3g} us.",

@@ -10,7 +10,7 @@ from raccoon_kernels.bench_report import COLUMNS, Result, console_line, plot, ta
 from raccoon_kernels.bench_targets import judge, target_cases
 from raccoon_kernels.bench_timing import Timing
 
-MACHINE = Machine("cpu", "a processor", 2, "3.11", "2.13", "3.7", "2.4", "none", "abc123", "2020-01-01T00:00:00Z")
+MACHINE = Machine("cpu", "a processor", 2, "3.11", "2.13", "3.7", "2.4", "none", "abc123", "d1", "2020-01-01T00:00:00Z")
 CEILINGS = Ceilings(copy_gbps=10.0, matmul_tflops=1.0, launch_us=5.0)
 
 

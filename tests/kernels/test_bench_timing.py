@@ -63,6 +63,7 @@ def test_the_machine_names_itself_and_the_commit_it_is_told():
     assert (machine.device_type, machine.torch, machine.commit) == ("cpu", torch.__version__, "abc")
     assert "cores" in cpu_name()
     assert describe(CPU).commit
+    assert len(machine.sources) == 12
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_the_machine_names_itself_and_the_commit_it_is_told():
     ],
 )
 def test_result_files_are_named_by_the_device(kind, name, expected):
-    machine = Machine(kind, name, 1, "3", "2", "none", "2", "none", "x", "now")
+    machine = Machine(kind, name, 1, "3", "2", "none", "2", "none", "x", "y", "now")
     assert slug(machine) == expected
 
 
