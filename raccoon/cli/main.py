@@ -12,19 +12,20 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import NoReturn
 
-from raccoon.cli import bench, demo, edit, plan, replay, vplm
+from raccoon.cli import bench, demo, describe, edit, evaluate, plan, replay, train, vplm
 from raccoon.cli import version as version_verb
 from raccoon.cli.console import Console, speak_any_language
 
-VERBS = (plan, edit, replay, vplm, bench, demo, version_verb)
+VERBS = (describe, plan, edit, replay, train, evaluate, vplm, bench, demo, version_verb)
 
 EXAMPLES = """examples:
   raccoon demo                                       a first edit, made here, nothing downloaded
+  raccoon describe clip.mp4 -o clip.txt              the paragraph to edit
   raccoon plan before.txt after.txt                  what changing this text would change in the video
   raccoon edit clip.mp4 -o out.mp4 --remove "Brown Dog" --mask masks/
   raccoon vplm synth --out scenes --count 100        a data set to train on
@@ -71,11 +72,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; ``argv`` is without the program's name."""
     speak_any_language()
+    # Libraries would draw bars of their own for loads of a second.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     parser = build_parser()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         parser.print_help()
         return 0
+    if arguments[0] in train.VERBS:
+        # These words are Lightning's, and so is SIGTERM: it ends a step first, and SLURM sends it with a requeue.
+        return _guarded(arguments[0], Console(), lambda console: train.run(arguments, console), on_sigterm=nullcontext)
     try:
         args, unknown = parser.parse_known_args(arguments)
         if unknown:
@@ -90,15 +96,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(args, "run"):
         parser.print_help()
         return 2
-    console = Console(json=getattr(args, "json", False))
+    return _guarded(args.verb, Console(json=getattr(args, "json", False)), lambda console: args.run(args, console))
+
+
+def _guarded(
+    verb: str,
+    console: Console,
+    work: Callable[[Console], int],
+    *,
+    on_sigterm: Callable[[], AbstractContextManager[None]] | None = None,
+) -> int:
+    """Do the work of a verb; what goes wrong becomes one sentence and an exit code."""
     try:
-        with _terminable():
-            return int(args.run(args, console))
+        with (on_sigterm or _terminable)():
+            return int(work(console))
     except Terminated:
-        console.error(args.verb, "ended by SIGTERM; nothing half-written was left behind")
+        console.error(verb, "ended by SIGTERM; nothing half-written was left behind")
         return 143
     except KeyboardInterrupt:
-        console.error(args.verb, "interrupted; nothing half-written was left behind")
+        console.error(verb, "interrupted; nothing half-written was left behind")
         return 130
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; there is nobody left to tell.
@@ -106,18 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError, OSError) as err:
         _trace()
-        console.error(args.verb, _sentence(err))
+        console.error(verb, _sentence(err))
         return 1 if type(err) is OSError and err.errno not in _WRONG_NAME else 2
     except (RuntimeError, MemoryError, ImportError) as err:
         _trace()
-        console.error(args.verb, _sentence(err))
+        console.error(verb, _sentence(err))
         return 1
     except Exception as err:  # the last line of defence: a fault of ours or of a part that a note names
         _trace()
         whose = "" if hasattr(err, "__notes__") else "internal error: "
-        console.error(
-            args.verb, f"{whose}{type(err).__name__}: {_sentence(err)}; set RACCOON_DEBUG=1 for the traceback"
-        )
+        console.error(verb, f"{whose}{type(err).__name__}: {_sentence(err)}; set RACCOON_DEBUG=1 for the traceback")
         return 1
 
 

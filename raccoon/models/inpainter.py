@@ -33,7 +33,7 @@ from raccoon.models.conditioning import (
     scheme_named,
 )
 from raccoon.models.harmonize import match_surround
-from raccoon.models.p2v_parts import P2VParts, cast, weights_folder
+from raccoon.models.p2v_parts import P2VParts, cast, weight_files, weights_folder
 from raccoon.provenance import hash_file
 from raccoon_datamodules.order import torch_draw
 from raccoon_datamodules.sample import EditKind
@@ -304,8 +304,7 @@ class InpaintingPainter:
     def provenance(self) -> dict[str, Any]:
         """The weights' name and hashes, and the settings that decide about pixels; for the sidecar of a result."""
         if self._facts is None:
-            files = sorted(self.folder.glob("*/*.safetensors"))
-            self._facts = {str(file.relative_to(self.folder)): hash_file(file) for file in files}
+            self._facts = {name: hash_file(file) for name, file in weight_files(self.folder).items()}
         return {
             "weights": self.weights,
             "revision": self.revision,

@@ -7,6 +7,7 @@ model of the hub that is not in the local cache is one sentence with the command
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +108,11 @@ class P2VParts(nn.Module):
         base = None if weights is None else weights_folder(weights, revision=revision)
         index = {} if base is None else _read_index(base)
         self.vae = load_vae(_part(vae, base, "vae"))
-        text_folder = None if text is None else weights_folder(text)
+        if text is not None:
+            text_folder: Path | None = weights_folder(text)
+        else:
+            # The miniature shares the text encoder of the CLIP that lies beside it.
+            text_folder = _beside(base, index["text"]) if base is not None and "text" in index else None
         self.text_encoder = load_text_encoder(_part_of_text(text_folder, base, "text_encoder"))
         self.tokenizer = AutoTokenizer.from_pretrained(_part_of_text(text_folder, base, "tokenizer"))
         if isinstance(unet, Mapping):
@@ -134,8 +139,14 @@ class P2VParts(nn.Module):
         self.unet.train(mode)
         return self
 
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
-        """Write all parts in the diffusers layout, as safetensors of ``dtype``; the parts stay as they are."""
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: torch.dtype = torch.float16, text: str | None = None
+    ) -> None:
+        """Write all parts in the diffusers layout, as safetensors of ``dtype``; the parts stay as they are.
+
+        With ``text``, a path relative to the folder such as "../clip", text encoder and tokenizer are not written but
+        referred to; such a folder is read by `P2VParts` alone, not by diffusers.
+        """
         from raccoon.models.inpainter import P2VPipeline
 
         moved = [cast(copy.deepcopy(part), dtype, "cpu") for part in (self.vae, self.text_encoder, self.unet)]
@@ -149,6 +160,11 @@ class P2VParts(nn.Module):
         )
         with _quietly():
             pipeline.save_pretrained(folder, safe_serialization=True)
+        if text is not None:
+            for name in ("text_encoder", "tokenizer"):
+                shutil.rmtree(Path(folder) / name)
+            index = {**_read_index(Path(folder)), "text": text}
+            (Path(folder) / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def _check(self) -> None:
         config, latents = self.unet.config, self.vae.config.latent_channels
@@ -170,6 +186,16 @@ class P2VParts(nn.Module):
             )
         if faults:
             raise ValueError(f"the parts do not belong together: {'; '.join(faults)}")
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """Return the weight files of a painter's folder by their names in it, a text encoder beside it included."""
+    files = {str(file.relative_to(folder)): file for file in sorted(folder.glob("*/*.safetensors"))}
+    reference = _read_index(folder).get("text")
+    if reference is not None:
+        beside = _beside(folder, reference)
+        files |= {f"{reference}/{file.relative_to(beside)}": file for file in sorted(beside.rglob("*.safetensors"))}
+    return files
 
 
 def cast(model: nn.Module, dtype: torch.dtype, device: str | None = None) -> nn.Module:
@@ -226,6 +252,15 @@ def _read_index(base: Path) -> dict[str, Any]:
             "(vae, text_encoder, tokenizer, unet, scheduler)"
         )
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _beside(base: Path, reference: str) -> Path:
+    folder = (base / reference).resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the painter in {base} takes its text encoder from {folder}, which is not there; keep the two together"
+        )
+    return folder
 
 
 def _part(given: str | None, base: Path | None, name: str) -> Path:

@@ -23,8 +23,8 @@ class OptimizerSettings:
     share ``warmup_ratio`` of all steps (give one of the two). After it ``schedule`` leads to ``min_ratio`` times
     ``learning_rate`` at the last step; "constant" stays. ``max_steps`` is the length of the schedule in optimizer
     steps; None takes the trainer's. ``weight_decay`` spares biases, norms and other parameters of one dimension or
-    none, such as a learned temperature. ``fused`` allows the fused step on CUDA; false is needed for 16-mixed precision
-    with gradient clipping, which Lightning refuses beside a fused step.
+    none, such as a learned temperature. ``fused`` allows the fused step on CUDA;
+    Lightning refuses gradient clipping beside it in mixed precision, bf16 included.
 
     Raises:
         ValueError: if a value is outside its range; names it.
@@ -39,7 +39,7 @@ class OptimizerSettings:
     schedule: Schedule = "cosine"
     min_ratio: float = 0.0
     max_steps: int | None = None
-    fused: bool = True
+    fused: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges, all of them before raising."""

@@ -51,6 +51,8 @@ class P2VTask(pl.LightningModule):
         gradient_checkpointing: recompute the UNet's activations in the backward pass.
         channels_last: memory layout; faster convolutions on CUDA.
         compile_unet: run the UNet through torch.compile.
+        text_reference: where the exported folder finds text encoder and tokenizer, relative to itself ("../clip"),
+            instead of holding them.
 
     Raises:
         ValueError: if ``trainable`` is unknown, or "paper" is asked of a UNet that does not see time.
@@ -72,8 +74,10 @@ class P2VTask(pl.LightningModule):
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
         compile_unet: bool = False,
+        text_reference: str | None = None,
     ) -> None:
         super().__init__()
+        self.text_reference = text_reference
         self.network = network
         self.optimizer = optimizer
         self.as_images = as_images
@@ -156,7 +160,7 @@ class P2VTask(pl.LightningModule):
     def export(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the painter in the diffusers layout, with the averaged weights if there are any."""
         with self._averaged():
-            self.network.save_pretrained(folder, dtype=dtype)
+            self.network.save_pretrained(folder, dtype=dtype, text=self.text_reference)
 
     def _step(self, batch: P2VBatch, purpose: str, *, dropout: float) -> Tensor:
         """Loss of each clip [B], or of each frame [B * F] as images."""

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from raccoon.interfaces import PaintRequest
 from raccoon.models.harmonize import match_surround
 from raccoon.models.inpainter import InpaintingPainter, P2VPipeline, _windows
-from raccoon.models.p2v_parts import P2VParts, weights_folder
+from raccoon.models.p2v_parts import P2VParts, weight_files, weights_folder
 from raccoon.models.temporal_unet import TemporalUNet
 from raccoon.testing import check_painter, tiny_masks, tiny_video
 
@@ -298,3 +298,19 @@ def test_a_shift_of_colour_is_taken_away_and_the_painting_stays():
 def test_a_frame_that_was_painted_all_over_stays():
     painted = torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(match_surround(painted, 1 - painted, torch.ones(1, 16, 16)), painted)
+
+
+def test_a_painter_may_take_its_text_encoder_from_the_folder_beside_it(miniature_painter, tmp_path):
+    parts = P2VParts(str(miniature_painter))
+    shared = tmp_path / "clip"
+    parts.text_encoder.save_pretrained(shared)
+    parts.tokenizer.save_pretrained(shared)
+    parts.save_pretrained(tmp_path / "p2v", dtype=torch.float32, text="../clip")
+    assert not (tmp_path / "p2v" / "text_encoder").exists()
+    loaded = P2VParts(str(tmp_path / "p2v"))
+    for name, value in parts.text_encoder.state_dict().items():
+        assert torch.equal(loaded.text_encoder.state_dict()[name], value)
+    assert "../clip/model.safetensors" in weight_files(tmp_path / "p2v")
+    shutil.rmtree(shared)
+    with pytest.raises(FileNotFoundError, match="keep the two together"):
+        P2VParts(str(tmp_path / "p2v"))
