@@ -23,6 +23,7 @@ import torch
 
 from .bench_cases import DTYPES, LABEL_DTYPES, MODES, OPS, Case, LabelMap, Mode, Op
 from .bench_machine import Ceilings, Machine, describe, measure_ceilings, slug
+from .bench_read import read_csv
 from .bench_report import Result, console_line, plot, write_csv, write_markdown
 from .bench_run import Settings, run_case
 from .bench_targets import judge, target_cases
@@ -86,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=None, help="folder for the CSV, the Markdown table and the plot")
     parser.add_argument("--no-plot", action="store_true", help="write no plot")
+    parser.add_argument("--read", type=Path, default=None, help="a CSV of --out: print and draw it, measure nothing")
     parser.add_argument("--commit", default=None, help="commit to report where the tree has no repository")
 
 
@@ -97,6 +99,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
     )
     add_arguments(parser)
     arguments = parser.parse_args(given)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.read is not None:
+        return _read(arguments, parser)
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a CUDA device, torch finds none; leave it out or give --device cpu")
@@ -110,8 +116,6 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
         cases = _cases(arguments, device.type)
     except ValueError as err:
         parser.error(str(err))
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
     machine = describe(device, commit=arguments.commit)
     ceilings = measure_ceilings(device)
     print(
@@ -131,6 +135,23 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
     for line in report.verdicts(results):
         print(line)
     report.plot(results)
+    return _exit_code(results)
+
+
+def _read(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    try:
+        results, machine, ceilings, command = read_csv(arguments.read)
+    except (FileNotFoundError, ValueError) as err:
+        parser.error(str(err))
+    report = _Report(arguments, machine, ceilings, command)
+    for line in [*(console_line(result, ceilings) for result in results), *report.verdicts(results)]:
+        print(line)
+    report.write(results)
+    report.plot(results)
+    return _exit_code(results)
+
+
+def _exit_code(results: Sequence[Result]) -> int:
     wrong = [result for result in results if result.status == "wrong"]
     if wrong:
         print(f"\n{len(wrong)} provider(s) wrong, and not timed:", file=sys.stderr)
@@ -157,7 +178,7 @@ class _Report:
     def write(self, results: Sequence[Result]) -> None:
         if self.arguments.out is None:
             return
-        write_csv(results, self._path(".csv"), machine=self.machine, ceilings=self.ceilings)
+        write_csv(results, self._path(".csv"), machine=self.machine, ceilings=self.ceilings, command=self.command)
         write_markdown(
             results,
             self._path(".md"),

@@ -17,7 +17,7 @@ from .bench_timing import Timing
 Kind = Literal["eager", "compiled", "ours", "other"]
 Status = Literal["ok", "wrong", "unavailable"]
 
-_CASE_COLUMNS = (
+CASE_COLUMNS = (
     "size",
     "num_frames",
     "height",
@@ -35,7 +35,7 @@ _CASE_COLUMNS = (
 )
 _RESULT_COLUMNS = ("op", "provider", "kind", "mode", "graph", "status", "note")
 _METRIC_COLUMNS = ("metric_name", "metric_unit", "y_50", "y_20", "y_80", "repeats")
-COLUMNS = (*_RESULT_COLUMNS, *_CASE_COLUMNS, *_METRIC_COLUMNS, *(field.name for field in fields(Machine)))
+COLUMNS = (*_RESULT_COLUMNS, *CASE_COLUMNS, *_METRIC_COLUMNS, *(field.name for field in fields(Machine)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,10 @@ class Result:
         return None if self.gbps is None else 100.0 * self.gbps / ceilings.copy_gbps
 
 
-def write_csv(results: Iterable[Result], path: Path, *, machine: Machine, ceilings: Ceilings) -> None:
-    """Write one row per metric of every result."""
+def write_csv(
+    results: Iterable[Result], path: Path, *, machine: Machine, ceilings: Ceilings, command: str = ""
+) -> None:
+    """Write one row per metric of every result, after the machine's own rates with the command as their note."""
     machine_row = {field.name: getattr(machine, field.name) for field in fields(Machine)}
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=COLUMNS, lineterminator="\n")
@@ -76,10 +78,10 @@ def write_csv(results: Iterable[Result], path: Path, *, machine: Machine, ceilin
             ("matmul", "TFLOP/s", ceilings.matmul_tflops),
             ("launch", "us", ceilings.launch_us),
         ):
-            row = {"op": "machine", "status": "ok", "metric_name": name, "metric_unit": unit, "y_50": f"{value:.6g}"}
-            writer.writerow(row | machine_row)
+            row = {"op": "machine", "status": "ok", "note": command, "metric_name": name, "metric_unit": unit}
+            writer.writerow(row | {"y_50": f"{value:.6g}"} | machine_row)
         for result in results:
-            base = {name: getattr(result.case, name) for name in _CASE_COLUMNS}
+            base = {name: getattr(result.case, name) for name in CASE_COLUMNS}
             base |= {name: getattr(result, name) for name in _RESULT_COLUMNS if name != "op"}
             base |= {"op": result.case.op, "graph": int(result.graph)} | machine_row
             for metric in _metrics(result, ceilings):
@@ -101,8 +103,8 @@ def write_markdown(
         "",
         f"Printed by `{command}`",
         "",
-        f"{machine.started}, commit {machine.commit}, sources {machine.sources}, Python {machine.python}, torch {machine.torch}, "
-        f"triton {machine.triton}, CUDA {machine.cuda}, {machine.num_threads} CPU threads. "
+        f"{machine.started}, commit {machine.commit}, sources {machine.sources}, Python {machine.python}, "
+        f"torch {machine.torch}, triton {machine.triton}, CUDA {machine.cuda}, {machine.num_threads} CPU threads. "
         f"Measured in the same run: copy {ceilings.copy_gbps:.4g} GB/s, matrix product "
         f"{ceilings.matmul_tflops:.3g} TFLOP/s, one small launch {ceilings.launch_us:.3g} us.",
         "",

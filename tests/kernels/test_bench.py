@@ -225,3 +225,15 @@ def test_a_sweep_leaves_out_operations_that_its_axis_does_not_touch(quick_ceilin
     assert bench.main([*arguments, "--sweep", "dim=4", "--out", str(tmp_path)]) == 0
     with (tmp_path / "kernels-cpu.csv").open() as stream:
         assert {row["op"] for row in csv.DictReader(stream)} == {"machine", "mgs_pool"}
+
+
+def test_a_csv_is_drawn_again_without_measuring(quick_ceilings, tmp_path, capsys):
+    arguments = ["--device", "cpu", "--compile", "none", "--ops", "grid_weights", "--sizes", "XS", "--repeats", "1"]
+    assert bench.main([*arguments, "--no-plot", "--out", str(tmp_path)]) == 0
+    table, path = (tmp_path / "kernels-cpu.md").read_text(), str(tmp_path / "kernels-cpu.csv")
+    assert bench.main(["--read", path, "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "kernels-cpu.md").read_text() == table
+    assert (tmp_path / "again" / "kernels-cpu.png").exists()
+    with pytest.raises(SystemExit):
+        bench.main(["--read", str(tmp_path / "none.csv")])
+    assert "no results at" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 
 from raccoon_kernels.bench_cases import Case
 from raccoon_kernels.bench_machine import Ceilings, Machine
+from raccoon_kernels.bench_read import read_csv
 from raccoon_kernels.bench_report import COLUMNS, Result, console_line, plot, table, write_csv, write_markdown
 from raccoon_kernels.bench_targets import judge, target_cases
 from raccoon_kernels.bench_timing import Timing
@@ -139,3 +140,26 @@ def test_gpu_targets_are_judged_a_microsecond_at_a_time():
     judgements = judge(results, ceilings, device_type="cuda")
     assert {judgement.name: judgement.verdict for judgement in judgements if judgement.verdict != "pass"} == {}
     assert "90.9 %, at least 85 is wanted" in str(judgements[0])
+
+
+def test_a_csv_read_back_gives_the_same_results(tmp_path):
+    path = tmp_path / "out.csv"
+    results = [
+        *some_results(),
+        timed(Case("mgs_pool", "F8", num_frames=8), "ours-triton", 2.0, kind="ours", graph=True),
+    ]
+    write_csv(results, path, machine=MACHINE, ceilings=CEILINGS, command="python -m x")
+    assert read_csv(path) == (results, MACHINE, CEILINGS, "python -m x")
+
+
+def test_results_that_are_not_there_or_not_ours_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no results at .*none\.csv"):
+        read_csv(tmp_path / "none.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"other\.csv must have the columns .*it lacks channels"):
+        read_csv(tmp_path / "other.csv")
+    path = tmp_path / "short.csv"
+    write_csv([], path, machine=MACHINE, ceilings=CEILINGS)
+    path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(ValueError, match=r"must hold the machine's copy_bandwidth.*holds \['copy_bandwidth'\]"):
+        read_csv(path)
