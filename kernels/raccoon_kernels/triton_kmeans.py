@@ -22,8 +22,8 @@ IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 # Iterations between two looks at whether all clips have converged: a look costs about as much as four iterations.
 SYNC_EVERY = 8
-# Two programs for each multiprocessor of an H100: all run at once, and the last need not add more sums than that.
-MAX_PROGRAMS = 264
+# Of an H100 and an H200.
+MULTIPROCESSORS = 132
 UNROLL = tl.constexpr(8)
 
 
@@ -40,23 +40,24 @@ def _distances(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    distances = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
+    # [clusters, points]: a thread then holds all clusters of its points, and the argmin needs no exchange.
+    distances = tl.zeros([BLOCK_K, BLOCK_N], dtype=tl.float32)
     for feature in tl.range(0, D, loop_unroll_factor=UNROLL):
         x = tl.load(points_ptr + rows, mask=valid, other=0.0)
         c = tl.load(centroids_ptr + clusters * D + feature, mask=clusters < k, other=0.0)
-        difference = x[:, None] - c[None, :]
+        difference = x[None, :] - c[:, None]
         distances += difference * difference
         points_ptr += N
-    return tl.where((clusters < k)[None, :], distances, float("inf"))
+    return tl.where((clusters < k)[:, None], distances, float("inf"))
 
 
 @triton.jit
 def _nearest_members(distances, clusters, overlap):
-    nearest = tl.argmin(distances, axis=1)
-    members = clusters[None, :] == nearest[:, None]
+    nearest = tl.argmin(distances, axis=0)
+    members = clusters[:, None] == nearest[None, :]
     for _ in range(1, overlap):
-        chosen = tl.argmin(tl.where(members, float("inf"), distances), axis=1)
-        members = members | (clusters[None, :] == chosen[:, None])
+        chosen = tl.argmin(tl.where(members, float("inf"), distances), axis=0)
+        members = members | (clusters[:, None] == chosen[None, :])
     return nearest, members
 
 
@@ -98,16 +99,16 @@ def _kmeans_iteration_kernel(
         centroids = centroids_ptr + clip * k * D
         distances = _distances(points_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
         nearest, members = _nearest_members(distances, clusters, overlap)
-        members = members & valid[:, None]
+        members = members & valid[None, :]
         tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
-        tl.store(gaps_ptr + rows, tl.min(distances, axis=1), mask=valid)
+        tl.store(gaps_ptr + rows, tl.min(distances, axis=0), mask=valid)
         x = tl.load(
             points_ptr + features.to(tl.int64)[None, :] * N + rows[:, None],
             mask=valid[:, None] & (features < D)[None, :],
             other=0.0,
         )
-        sums += _multiply(tl.trans(members.to(tl.float32)), x, TERMS, 3)
-        counts += tl.sum(members.to(tl.int32), axis=0)
+        sums += _multiply(members.to(tl.float32), x, TERMS, 3)
+        counts += tl.sum(members.to(tl.int32), axis=1)
     out = clip * num_programs + tl.program_id(0)
     tl.store(sums_ptr + (out * BLOCK_K + clusters)[:, None] * BLOCK_D + features[None, :], sums)
     tl.store(counts_ptr + out * BLOCK_K + clusters, counts)
@@ -163,7 +164,7 @@ def _update_centroids(
     flat = tl.arange(0, BLOCK_K * BLOCK_D)
     total = tl.zeros([BLOCK_K * BLOCK_D], dtype=tl.float32)
     counts = tl.zeros([BLOCK_K], dtype=tl.int32)
-    for first in range(0, num_programs, BLOCK_P):
+    for first in tl.range(0, num_programs, BLOCK_P, loop_unroll_factor=2):
         programs = first + tl.arange(0, BLOCK_P)
         valid = (programs < num_programs)[:, None]
         # Past the first-level cache, which does not see what other multiprocessors write.
@@ -238,10 +239,20 @@ def _kmeans_membership_kernel(
         centroids = centroids_ptr + clip * k * D
         distances = _distances(points_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
         _, members = _nearest_members(distances, clusters, overlap)
-        inside = valid[:, None] & (clusters < k)[None, :]
-        tl.store(membership_ptr + rows[:, None] * k + clusters[None, :], members, mask=inside)
-        objective += tl.sum(tl.where(members & inside, distances, 0.0), axis=1)
+        inside = valid[None, :] & (clusters < k)[:, None]
+        tl.store(membership_ptr + rows[None, :] * k + clusters[:, None], members, mask=inside)
+        objective += tl.sum(tl.where(members & inside, distances, 0.0), axis=0)
     tl.store(objectives_ptr + clip * tl.num_programs(0) + tl.program_id(0), tl.sum(objective, axis=0))
+
+
+def block_config(block_k: int, block_d: int) -> tuple[int, int, int]:
+    """Points of a block, warps, and programs an iteration.
+
+    The program that is last adds all programs' sums, so more of them pay only where a block takes long.
+    """
+    if block_d <= 16:
+        return (128, 4, MULTIPROCESSORS) if block_k <= 32 else (64, 8, MULTIPROCESSORS)
+    return (64, 8, 2 * MULTIPROCESSORS) if block_k <= 32 else (32, 8, 2 * MULTIPROCESSORS)
 
 
 def lloyd_clips(
@@ -275,12 +286,11 @@ def lloyd_clips(
     device = points.device
     block_k = max(16, triton.next_power_of_2(k))
     block_d = max(8, triton.next_power_of_2(features))
-    # Larger blocks of wider sums would not fit into 255 registers a thread.
-    block_n = 32 if block_k > 32 or block_d > 32 else 128 if block_d <= 16 else 64
+    block_n, num_warps, max_programs = block_config(block_k, block_d)
     blocks = triton.cdiv(longest, block_n)
-    programs = triton.cdiv(blocks, triton.cdiv(blocks, MAX_PROGRAMS))
-    # Blocks of at most 8192 sums, 64 registers in each of 128 threads.
-    block_p = max(1, min(triton.next_power_of_2(programs), 8192 // (block_k * block_d)))
+    programs = triton.cdiv(blocks, triton.cdiv(blocks, max_programs))
+    # 64 sums in the registers of each thread.
+    block_p = max(1, min(triton.next_power_of_2(programs), 2048 * num_warps // (block_k * block_d)))
     nearest = torch.empty(num_points, dtype=torch.int32, device=device)
     gaps = torch.empty(num_points, dtype=torch.float32, device=device)
     sums = torch.empty(num_clips, programs, block_k, block_d, dtype=torch.float32, device=device)
@@ -311,7 +321,7 @@ def lloyd_clips(
             BLOCK_D=block_d,
             BLOCK_P=block_p,
             TERMS=0 if IS_INTERPRETED else 1,
-            num_warps=4 if block_k * block_d <= 512 else 8,
+            num_warps=num_warps,
         )
         if can_sync and iteration % SYNC_EVERY == SYNC_EVERY - 1 and bool((shifts <= limits).all()):
             break
@@ -329,6 +339,6 @@ def lloyd_clips(
         D=features,
         BLOCK_N=block_n,
         BLOCK_K=block_k,
-        num_warps=4,
+        num_warps=num_warps,
     )
     return membership, centroids, objectives.sum(1, dtype=torch.float64), iterations

@@ -3,10 +3,11 @@
 # mypy: disallow-untyped-defs=False
 """Grid counts and token pooling in Triton.
 
-Counts: membership rows, padded to 32 clusters, are 32 bytes of 0 and 1, that is 8 words of four byte counters; adding
-the rows of the pixels' superpixels counts 32 clusters with 8 additions a pixel. A byte holds 255: windows of at most
-that many pixels in one frame are counted by columns, several cells a program, and added once; larger ones are unpacked
-after every block of pixels. Nothing but labels, the small table and the counts is touched.
+Counts: a superpixel's memberships are packed as 32 counters of 0 or 1 in a few words, and adding the words of the
+pixels' superpixels counts 32 clusters at once. Windows of at most 15 rows and 255 pixels in one frame are counted by
+columns, several cells a program: four bits hold what a column counts to, so a pixel is one load of 16 bytes and 4
+additions; the columns of a cell are then added in bytes. Other windows are counted in bytes and unpacked after every
+block of at most 255 pixels. Nothing but labels, the small table and the counts is touched.
 
 Tokens: [clusters, cells] times [cells, d] on the matrix units, split over the cells; the partial sums are added in a
 fixed order by a second kernel. Counts up to 256 are exact in bfloat16 (two terms up to 65536) and float32 features are
@@ -35,18 +36,46 @@ UNROLL = tl.constexpr(4)
 
 
 @triton.jit
+def _pack_membership_kernel(
+    membership_ptr,  # [rows, k] uint8, 0 or 1
+    table_ptr,  # [rows, words] int32
+    num_rows,
+    k,
+    words,
+    BLOCK_R: tl.constexpr,
+    IN_NIBBLES: tl.constexpr,
+):
+    """Pack 32 clusters into 4 words of nibbles or 8 of bytes; cluster 8w + 4n + j is nibble n of byte j of word w."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    lanes = tl.arange(0, 32)
+    clusters = tl.program_id(1) * 32 + lanes
+    is_row = (rows < num_rows)[:, None]
+    source = membership_ptr + rows[:, None] * k + clusters[None, :]
+    values = tl.load(source, mask=is_row & (clusters < k)[None, :], other=0).to(tl.int32)
+    if IN_NIBBLES:
+        packed = values << (8 * (lanes % 4) + 4 * ((lanes // 4) % 2))[None, :]
+        totals = tl.sum(tl.reshape(packed, [BLOCK_R, 4, 8]), axis=2).to(tl.int32)
+        word = tl.program_id(1) * 4 + tl.arange(0, 4)
+    else:
+        packed = values << (8 * (lanes % 4))[None, :]
+        totals = tl.sum(tl.reshape(packed, [BLOCK_R, 8, 4]), axis=2).to(tl.int32)
+        word = tl.program_id(1) * 8 + tl.arange(0, 8)
+    tl.store(table_ptr + rows[:, None] * words + word[None, :], totals, mask=is_row)
+
+
+@triton.jit
 def _grid_counts_columns_kernel(
     labels_ptr,  # [F, H, W]
-    table_ptr,  # [F, S, words] int32: four clusters a word, one byte each
+    table_ptr,  # [F, S, words] int32: eight clusters a word, four bits each
     counts_ptr,  # [F, h, w, stride_g] float32
     S,
     H,
     W,
-    h,
-    w,
-    words,
     stride_g,
     num_cells,
+    h: tl.constexpr,
+    w: tl.constexpr,
+    words: tl.constexpr,  # known to the compiler, which else could not load four at once
     WINDOW_H: tl.constexpr,
     BLOCK_X: tl.constexpr,
     CELLS: tl.constexpr,
@@ -58,23 +87,29 @@ def _grid_counts_columns_kernel(
     y0, y1 = row_index * H // h, ((row_index + 1) * H + h - 1) // h
     x, x1 = column_index * W // w + lanes % BLOCK_X, ((column_index + 1) * W + w - 1) // w
     in_columns = (cell < num_cells) & (x < x1)
-    word = tl.program_id(1) * 8 + tl.arange(0, 8)
-    label_base = labels_ptr + frame * H * W + y0 * W + x
+    # A label in each thread, which then loads the words of its superpixel itself.
+    label_base = tl.max_contiguous(labels_ptr + frame * H * W + y0 * W + x, [1])
+    word = tl.program_id(1) * 4 + tl.arange(0, 4)
     table_base = (table_ptr + frame * S * words)[:, None] + word[None, :]
-    packed = tl.zeros([CELLS * BLOCK_X, 8], dtype=tl.int32)
+    packed = tl.zeros([CELLS * BLOCK_X, 4], dtype=tl.int32)
     for row in tl.range(0, WINDOW_H, loop_unroll_factor=UNROLL):
         valid = in_columns & (y0 + row < y1)
         label = tl.load(label_base + row * W, mask=valid, other=-1).to(tl.int32)
         # A label outside the range is left out, never clamped.
         valid &= (label >= 0) & (label < S)
         packed += tl.load(table_base + (label * words)[:, None], mask=valid[:, None], other=0)
-    total = tl.sum(tl.reshape(packed, [CELLS, BLOCK_X, 8]), axis=1).to(tl.int32)
-    shifts = 8 * tl.arange(0, 4)
-    counts = (total[:, :, None] >> shifts[None, None, :]) & 255
     cells = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
-    clusters = word[:, None] * 4 + tl.arange(0, 4)[None, :]
-    target = counts_ptr + cells.to(tl.int64)[:, None, None] * stride_g + clusters[None, :, :]
-    tl.store(target, counts.to(tl.float32), mask=(cells < num_cells)[:, None, None])
+    target = counts_ptr + cells.to(tl.int64)[:, None] * stride_g + word[None, :] * 8
+    _store_counts(target, packed & 0x0F0F0F0F, cells < num_cells, CELLS, BLOCK_X)
+    _store_counts(target + 4, (packed >> 4) & 0x0F0F0F0F, cells < num_cells, CELLS, BLOCK_X)
+
+
+@triton.jit
+def _store_counts(target, packed, exists, CELLS: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Add the pixel columns of each cell in bytes and store the four counts of each word."""
+    total = tl.sum(tl.reshape(packed, [CELLS, BLOCK_X, 4]), axis=1).to(tl.int32)
+    counts = (total[:, :, None] >> (8 * tl.arange(0, 4))[None, None, :]) & 255
+    tl.store(target[:, :, None] + tl.arange(0, 4)[None, None, :], counts.to(tl.float32), mask=exists[:, None, None])
 
 
 @triton.jit
@@ -89,8 +124,8 @@ def _grid_counts_fwd_kernel(
     W,
     h,
     w,
-    words,
     stride_g,
+    words: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_X: tl.constexpr,
     IS_FRAMEWISE: tl.constexpr,
@@ -258,26 +293,25 @@ def _pool_tokens_bwd_kernel(
     tile = tl.program_id(0).to(tl.int64)
     begin, end = tl.load(tiles_ptr + 3 * tile), tl.load(tiles_ptr + 3 * tile + 1)
     clip = tl.load(tiles_ptr + 3 * tile + 2)
-    cells = begin + tl.arange(0, BLOCK_G)
     columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    valid = cells < end
-    total = tl.zeros([BLOCK_G, BLOCK_D], dtype=tl.float32)
-    for first in range(0, k, BLOCK_K):
-        clusters = first + tl.arange(0, BLOCK_K)
+    clusters = tl.arange(0, BLOCK_K)
+    shared = tl.load(
+        shared_ptr + (clip * k + clusters)[:, None] * d + columns[None, :],
+        mask=(clusters < k)[:, None] & (columns < d)[None, :],
+        other=0.0,
+    )
+    for start in range(begin, end, BLOCK_G):
+        cells = start + tl.arange(0, BLOCK_G)
+        valid = cells < end
         weights = _load_weights(counts_ptr, cells, clusters, valid, stride_g, k, IS_PADDED)
         if not IS_UNIFORM:
             weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[:, None]
-        shared = tl.load(
-            shared_ptr + (clip * k + clusters)[:, None] * d + columns[None, :],
-            mask=(clusters < k)[:, None] & (columns < d)[None, :],
-            other=0.0,
+        total = _multiply(weights, shared, A_TERMS, B_TERMS)
+        tl.store(
+            grad_ptr + cells[:, None] * d + columns[None, :],
+            total.to(grad_ptr.dtype.element_ty),
+            mask=valid[:, None] & (columns < d)[None, :],
         )
-        total += _multiply(weights, shared, A_TERMS, B_TERMS)
-    tl.store(
-        grad_ptr + cells[:, None] * d + columns[None, :],
-        total.to(grad_ptr.dtype.element_ty),
-        mask=valid[:, None] & (columns < d)[None, :],
-    )
 
 
 def grid_counts(
@@ -291,27 +325,38 @@ def grid_counts(
     num_frames, height, width = labels.shape
     (h, w), (num_superpixels, k), t = grid, membership.shape[1:], feature_offsets[-1]
     padded = padded_clusters(k)
-    table = torch.zeros(num_frames, num_superpixels, padded, dtype=torch.uint8, device=labels.device)
-    table[..., :k] = membership
     counts = torch.empty(t, h, w, padded, dtype=torch.float32, device=labels.device)
     is_framewise = list(frame_offsets) == list(feature_offsets)
     window_width = max(end - start for start, end in zip(*window_borders(width, w), strict=True))
     window_height = max(end - start for start, end in zip(*window_borders(height, h), strict=True))
-    if is_framewise and window_width * window_height <= 255:
+    by_columns = is_framewise and window_height <= 15 and window_width * window_height <= 255
+    words = padded // (8 if by_columns else 4)
+    table = torch.empty(num_frames, num_superpixels, words, dtype=torch.int32, device=labels.device)
+    _pack_membership_kernel[(triton.cdiv(num_frames * num_superpixels, 64), padded // CLUSTERS_PER_BLOCK)](
+        membership.contiguous().view(torch.uint8),
+        table,
+        num_frames * num_superpixels,
+        k,
+        words,
+        BLOCK_R=64,
+        IN_NIBBLES=by_columns,
+        num_warps=4,
+    )
+    if by_columns:
         block_x = triton.next_power_of_2(window_width)
         cells = max(1, COLUMN_LANES // block_x)
         _grid_counts_columns_kernel[(triton.cdiv(t * h * w, cells), padded // CLUSTERS_PER_BLOCK)](
             labels.contiguous(),
-            table.view(torch.int32),
+            table,
             counts,
             num_superpixels,
             height,
             width,
-            h,
-            w,
-            padded // 4,
             padded,
             t * h * w,
+            h=h,
+            w=w,
+            words=words,
             WINDOW_H=window_height,
             BLOCK_X=block_x,
             CELLS=cells,
@@ -327,7 +372,7 @@ def grid_counts(
         rows //= 2
     _grid_counts_fwd_kernel[(t * h * w, padded // CLUSTERS_PER_BLOCK)](
         labels.contiguous(),
-        table.view(torch.int32),
+        table,
         counts,
         starts,
         ends,
@@ -336,8 +381,8 @@ def grid_counts(
         width,
         h,
         w,
-        padded // 4,
         padded,
+        words=words,
         ROWS=rows,
         BLOCK_X=block_x,
         IS_FRAMEWISE=is_framewise,
@@ -365,7 +410,7 @@ def pool_tokens(
     counts = _rows(counts)
     _, h, w, d = features.shape
     k = counts.shape[3]
-    block_d, block_g, num_warps, num_stages = token_config(d, features.dtype)
+    block_d, block_g, num_warps, num_stages = token_config(d, features.dtype, inverse is None)
     block_k = CLUSTERS_PER_BLOCK
     blocks = triton.cdiv(d, block_d) * triton.cdiv(k, block_k)
     chunk = max(block_g, triton.cdiv(features[..., 0].numel() * blocks, TARGET_PROGRAMS * block_g) * block_g)
@@ -425,10 +470,12 @@ def pool_tokens_backward(
     counts = _rows(counts)
     t, h, w, k = counts.shape
     d = shared.shape[2]
-    block_g, block_d = 64, min(128, max(16, triton.next_power_of_2(d)))
-    tiles = _tiles(tuple(feature_offsets), h * w, block_g, counts.device)
+    block_d, block_g, tile, num_warps = backward_config(d)
+    tiles = _tiles(tuple(feature_offsets), h * w, tile, counts.device)
     grad = torch.empty(t, h, w, d, dtype=dtype, device=counts.device)
     a_terms, b_terms = _terms(inverse is None, area, torch.float32)
+    # What a third term adds is lost when the gradient is rounded to half precision.
+    b_terms = b_terms if dtype == torch.float32 else min(b_terms, 2)
     _pool_tokens_bwd_kernel[(tiles.shape[0], triton.cdiv(d, block_d))](
         shared.contiguous(),
         counts,
@@ -439,20 +486,29 @@ def pool_tokens_backward(
         k,
         counts.stride(2),
         BLOCK_G=block_g,
-        BLOCK_K=CLUSTERS_PER_BLOCK,
+        BLOCK_K=triton.next_power_of_2(padded_clusters(k)),
         BLOCK_D=block_d,
         A_TERMS=a_terms,
         B_TERMS=b_terms,
         IS_UNIFORM=inverse is None,
-        IS_PADDED=_is_padded(counts),
-        num_warps=4,
+        IS_PADDED=_is_padded(counts) and padded_clusters(k) == triton.next_power_of_2(padded_clusters(k)),
+        num_warps=num_warps,
     )
     return grad
 
 
-def token_config(width: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+def token_config(width: int, dtype: torch.dtype, is_uniform: bool) -> tuple[int, int, int, int]:
     """Features and cells of a block, warps and pipeline stages of the token kernel."""
-    return min(256, max(16, triton.next_power_of_2(width))), 32, 4, (3 if dtype == torch.float32 else 4)
+    block_d = max(16, triton.next_power_of_2(width))
+    if not is_uniform:
+        # Products in plain float32 take more registers.
+        return min(64, block_d), 32, 4, 2
+    return min(256, block_d), 32, 4, (3 if dtype == torch.float32 else 4)
+
+
+def backward_config(width: int) -> tuple[int, int, int, int]:
+    """Features and cells of a block, cells of a program and warps of the backward kernel."""
+    return min(128, max(16, triton.next_power_of_2(width))), 64, 256, 4
 
 
 def _rows(counts: Tensor) -> Tensor:

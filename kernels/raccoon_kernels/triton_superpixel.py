@@ -30,7 +30,7 @@ IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
 # How the kernel multiplies: the interpreter computes bfloat16 wrongly and so multiplies in float32.
 PLAIN, HALF, SPLIT = 0, 1, 2
 # Up to so many channels the nine sums of a pixel column stay in registers; more go to the matrix units.
-CELLS_MAX_CHANNELS = 24
+CELLS_MAX_CHANNELS = 16
 # Pixel columns of a program: 64 in one warp are 4 pixels of 2 channels in each thread.
 CELLS_LANES = 64
 # General labels with at least this many channels are sorted even where atomics are allowed.
@@ -216,6 +216,8 @@ def _superpixel_cells_fwd_kernel(
     CELL_W: tl.constexpr,
     BLOCK_X: tl.constexpr,
     CELLS: tl.constexpr,
+    VECTOR: tl.constexpr,
+    HAS_ROWS: tl.constexpr,
     IS_INTEGER: tl.constexpr,
 ):
     lanes = tl.arange(0, CELLS * BLOCK_X)
@@ -234,6 +236,12 @@ def _superpixel_cells_fwd_kernel(
     label_base = labels_ptr + frame.to(tl.int64) * H * W + y0 * W + x
     x_base = x_ptr + frame.to(tl.int64) * stride_xf + y0.to(tl.int64) * stride_xh + x.to(tl.int64) * stride_xw
     x_base = x_base[None, :] + channels.to(tl.int64)[:, None] * stride_xc
+    # As many labels as pixels a thread: they then lie in the same threads, and no value changes threads between the
+    # load and the sums.
+    label_base = tl.max_contiguous(label_base, [VECTOR])
+    # Said of pixels that are not neighbours in memory, this would load the wrong ones.
+    if HAS_ROWS:
+        x_base = tl.max_contiguous(x_base, [1, VECTOR])
 
     SUM_TYPE: tl.constexpr = tl.int32 if IS_INTEGER else tl.float32
     s0 = tl.zeros([4, CELLS * BLOCK_X], dtype=SUM_TYPE)
@@ -311,9 +319,11 @@ def _store_slot(
 def _superpixel_combine_kernel(
     partials_ptr,
     partial_counts_ptr,
-    sums_ptr,  # [F, S, C] float32: strays in, means out
-    counts_ptr,  # [F, S] int32: strays in, counts out
+    sums_ptr,  # [F, S, C] float32: sums of the strays
+    stray_counts_ptr,  # [F, S] int32
     stray_ptr,
+    means_ptr,  # [F, S, C] float32
+    counts_ptr,  # [F, S] int32
     num_rows,  # F * S
     C,
     ny,
@@ -338,7 +348,7 @@ def _superpixel_combine_kernel(
     total = tl.load(
         sums_ptr + targets, mask=is_element & (channels < tl.where(has_strays > 0, C, 0))[None, :], other=0
     ).to(SUM_TYPE)
-    count = tl.load(counts_ptr + rows, mask=is_row & (rows < tl.where(has_strays > 0, num_rows, 0)), other=0)
+    count = tl.load(stray_counts_ptr + rows, mask=is_row & (rows < tl.where(has_strays > 0, num_rows, 0)), other=0)
     for i in tl.static_range(4 if IS_TILED else 9):
         if IS_TILED:
             tile_y = (cell_y + 1) // 2 - 1 + i // 2
@@ -355,7 +365,7 @@ def _superpixel_combine_kernel(
         count += tl.load(partial_counts_ptr + source, mask=valid, other=0)
     divisor = tl.maximum(count, 1).to(tl.float32)
     means = tl.div_rn(total.to(tl.float32), tl.broadcast_to(divisor[:, None], [BLOCK_S, BLOCK_C]))
-    tl.store(sums_ptr + targets, means, mask=is_element)
+    tl.store(means_ptr + targets, means, mask=is_element)
     tl.store(counts_ptr + rows, count, mask=is_row & (rows < tl.where(tl.program_id(1) == 0, num_rows, 0)))
 
 
@@ -460,8 +470,10 @@ def _mode(dtype: torch.dtype) -> int:
     return SPLIT if dtype == torch.float32 else HALF
 
 
-def tile_config(dtype: torch.dtype) -> tuple[int, int, int, int]:
+def tile_config(channels: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     """Channels and pixels of a block, warps and pipeline stages of the tiles."""
+    if channels <= 32:
+        return 32, 64, 2, 3
     return (64, 64, 4, 3) if dtype == torch.float32 else (64, 128, 4, 3)
 
 
@@ -487,19 +499,22 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
     labels = labels.contiguous()
     partials = torch.empty(num_tiles, num_slots, channels, dtype=torch.float32, device=x.device)
     partial_counts = torch.empty(num_tiles, num_slots, dtype=torch.int32, device=x.device)
-    sums = torch.zeros(num_frames, ny * nx, channels, dtype=torch.float32, device=x.device)
-    counts = torch.zeros(num_frames, ny * nx, dtype=torch.int32, device=x.device)
-    strays = torch.zeros(1, dtype=torch.int32, device=x.device)
+    means = torch.empty(num_frames, ny * nx, channels, dtype=torch.float32, device=x.device)
+    counts = torch.empty(num_frames, ny * nx, dtype=torch.int32, device=x.device)
+    # One fill for all that strays are added to.
+    zeros = torch.zeros(means.numel() + counts.numel() + 1, dtype=torch.int32, device=x.device)
+    stray_sums, stray_counts, strays = zeros.split([means.numel(), counts.numel(), 1])
+    stray_sums = stray_sums.view(torch.float32)
     if is_tiled:
         block_x = _power_of_two(2 * cell_w)
-        block_c, pixels, num_warps, num_stages = tile_config(x.dtype)
+        block_c, pixels, num_warps, num_stages = tile_config(channels, x.dtype)
         _superpixel_mean_fwd_kernel[(num_tiles, triton.cdiv(channels, block_c))](
             x,
             labels,
             partials,
             partial_counts,
-            sums,
-            counts,
+            stray_sums,
+            stray_counts,
             strays,
             *x.stride(),
             channels,
@@ -527,8 +542,8 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
             labels,
             partials,
             partial_counts,
-            sums,
-            counts,
+            stray_sums,
+            stray_counts,
             strays,
             *x.stride(),
             channels,
@@ -541,6 +556,9 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
             CELL_W=cell_w,
             BLOCK_X=block_x,
             CELLS=cells,
+            # 16 bytes of float32 pixels or of half-precision pixels and int16 labels.
+            VECTOR=min(block_x, 8 if x.element_size() == labels.element_size() == 2 else 4),
+            HAS_ROWS=x.stride(3) == 1,
             IS_INTEGER=x.dtype == torch.uint8,
             num_warps=max(1, block_x * cells // CELLS_LANES),
         )
@@ -548,9 +566,11 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
     _superpixel_combine_kernel[(triton.cdiv(num_frames * ny * nx, 32), triton.cdiv(channels, combine_c))](
         partials,
         partial_counts,
-        sums,
-        counts,
+        stray_sums,
+        stray_counts,
         strays,
+        means,
+        counts,
         num_frames * ny * nx,
         channels,
         ny,
@@ -563,7 +583,7 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
         IS_INTEGER=x.dtype == torch.uint8,
         num_warps=4,
     )
-    return sums, counts, strays
+    return means, counts, strays
 
 
 def superpixel_mean_general(x: Tensor, labels: Tensor, num_superpixels: int) -> tuple[Tensor, Tensor]:

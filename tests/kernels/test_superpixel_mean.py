@@ -84,8 +84,8 @@ def test_ids_that_skip_leave_empty_superpixels_at_zero(place, channels):
 @pytest.mark.parametrize("channels", [3, 26])
 def test_labels_that_break_the_grids_promise_still_give_right_means(place, channels):
     backend, device = place
-    labels = torch.randint(0, 12, (1, 40, 56), generator=torch.Generator().manual_seed(1)).to(device)
-    x = make_pixels((1, channels, 40, 56), device=device)
+    labels = torch.randint(0, 12, (1, 20, 26), generator=torch.Generator().manual_seed(1)).to(device)
+    x = make_pixels((1, channels, 20, 26), device=device)
     means, counts = superpixel_mean(x, labels, 12, grid=(3, 4), backend=backend)
     expected, expected_counts = reference.superpixel_mean(x, labels, 12)
     assert relative_error(means, expected) < 1e-6
