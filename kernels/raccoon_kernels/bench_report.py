@@ -143,7 +143,7 @@ def table(results: Sequence[Result], ceilings: Ceilings) -> list[str]:
             f"| {name} | {mode} | {result.provider} | {timing.p50:.4g} ({timing.p20:.4g}, {timing.p80:.4g}) "
             f"| {result.gbps or 0:.4g} | {result.percent_of_copy(ceilings) or 0:.3g} "
             f"| {_megabytes(result.peak_bytes)} | {_error(result.error)} "
-            f"| {'yes' if result.is_deterministic else 'no'} | {f'{masks / timing.p50:.3g}' if masks else ''} |"
+            f"| {_yes_or_no(result.is_deterministic)} | {f'{masks / timing.p50:.3g}' if masks else ''} |"
         )
     return lines
 
@@ -160,7 +160,7 @@ def console_line(result: Result, ceilings: Ceilings) -> str:
         f"{head} {timing.p50:9.4f} ms (p20 {timing.p20:.4f} p80 {timing.p80:.4f}, spread {100 * timing.spread:.0f} %) "
         f"{result.gbps or 0:7.1f} GB/s {result.percent_of_copy(ceilings) or 0:5.1f} % of copy  "
         f"mem {_megabytes(result.peak_bytes)} MB  err {_error(result.error)}  "
-        f"det {'yes' if result.is_deterministic else 'no'}"
+        f"det {_yes_or_no(result.is_deterministic)}"
     )
 
 
@@ -277,6 +277,10 @@ def _median_of(results: Sequence[Result], like: Result, provider: str) -> float 
         if same and not result.graph and result.timing is not None:
             return result.timing.p50
     return None
+
+
+def _yes_or_no(answer: bool | None) -> str:
+    return "-" if answer is None else "yes" if answer else "no"
 
 
 def _megabytes(peak: int | None) -> str:

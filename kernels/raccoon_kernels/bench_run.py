@@ -165,7 +165,9 @@ def _graphed(results: Sequence[Result], calls: dict[str, Callable[[], object]], 
             continue
         try:
             replays[result.provider] = captured(calls[result.provider], settings.device)
-            graphed.append(replace(result, graph=True, peak_bytes=None))
+            # What was checked is the call that is launched: a replay has no figures but its time.
+            unchecked = replace(result, error=None, max_abs_error=None, is_deterministic=None, peak_bytes=None)
+            graphed.append(replace(unchecked, graph=True))
         except RuntimeError as err:
             torch.cuda.synchronize(settings.device)
             line = (str(err).strip().splitlines() or [""])[0][:200]
