@@ -556,8 +556,8 @@ def superpixel_mean_grid(x: Tensor, labels: Tensor, grid: tuple[int, int]) -> tu
             CELL_W=cell_w,
             BLOCK_X=block_x,
             CELLS=cells,
-            # 16 bytes of float32 pixels or of half-precision pixels and int16 labels.
-            VECTOR=min(block_x, 8 if x.element_size() == labels.element_size() == 2 else 4),
+            # 16 bytes of float32 or half-precision pixels.
+            VECTOR=min(block_x, 8 if x.element_size() == 2 else 4),
             HAS_ROWS=x.stride(3) == 1,
             IS_INTEGER=x.dtype == torch.uint8,
             num_warps=max(1, block_x * cells // CELLS_LANES),
