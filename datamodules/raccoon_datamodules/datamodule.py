@@ -9,7 +9,8 @@ accumulation may change between a checkpoint and its continuation: the samples o
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -27,18 +28,20 @@ B = TypeVar("B")
 STATE_SCHEMA = 1
 
 Shards = str | Sequence[str] | Source
+HeldOut = Literal["val", "test"]
 
 
 class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
-    """Training and validation batches of VPLM samples in the run's order; a subclass makes examples and batches.
+    """Training, validation and test batches of VPLM samples; a subclass makes examples and batches.
 
     Args (keyword-only, the same in both datamodules):
         train: a folder or http(s) address of shards, several of them, or a `Source` (synthetic scenes).
         val: the same for validation, read once through in stored order; None = no validation.
+        test: the same for `raccoon test`.
         tasks: weight of each task.
         weights: weight of each of several training corpora; None = by their number of samples.
         global_batch_size: samples of one *optimizer step*, over all ranks and accumulated batches.
-        val_batch_size: samples of one validation batch on one rank; None = those of a training batch.
+        val_batch_size: samples of one validation or test batch on one rank; None = those of a training batch.
         seed: of the order and of every draw.
         window_shards: shards that are shuffled together.
         num_workers: processes that read and decode; 0 reads in the training process.
@@ -52,6 +55,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         *,
         train: Shards,
         val: Shards | None,
+        test: Shards | None,
         tasks: Mapping[str, float],
         weights: Sequence[float] | None,
         global_batch_size: int,
@@ -72,7 +76,8 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         self.global_batch_size = global_batch_size
         self.val_batch_size = val_batch_size
         self._tasks = dict(tasks)
-        self._train, self._val, self._weights = train, val, weights
+        self._train, self._weights = train, weights
+        self._held_out: dict[HeldOut, Shards | None] = {"val": val, "test": test}
         self._window_shards = window_shards
         self._loading = {"num_workers": num_workers, "prefetch": prefetch, "pin_memory": pin_memory}
         self._caps = {"max_bad": max_bad, "max_bad_fraction": max_bad_fraction}
@@ -84,7 +89,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         self._anchor: tuple[Any, int, int] | None = None
         self._sources: list[Source] = []
         self._order: Order | None = None
-        self._val_source: Source | None = None
+        self._held_out_sources: dict[HeldOut, Source] = {}
 
     @abstractmethod
     def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> E:
@@ -117,11 +122,10 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         """
         if stage in (None, "fit"):
             _ = self.order
-        if stage in (None, "fit", "validate") and self._val is not None and self._val_source is None:
-            opened = _open(self._val)
-            if len(opened) != 1:
-                raise ValueError(f"validation reads one folder of shards, got {len(opened)}")
-            self._val_source = opened[0]
+        if stage in (None, "fit", "validate"):
+            self._open_held_out("val")
+        if stage in (None, "test"):
+            self._open_held_out("test")
         if stage == "fit" and self._anchor is not None:
             # The same trainer goes on where it stopped; a new one begins anew (or loads a checkpoint after this).
             self._ordinal = self.ordinal if self._anchor[0] is _progress(self.trainer) else 0
@@ -130,7 +134,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def train_dataloader(self) -> OrderedLoader[E, B]:
         """The endless stream of this rank's training batches, from the position on."""
         order = self.order
-        samples = OrderedSamples(self._sources, order, self._train_example, seed=self.seed)
+        samples = OrderedSamples(self._sources, order, partial(self._example, use="train"), seed=self.seed)
         place = self._place(training=True)
         path = self._quarantine
         if path is not None and place.world > 1:
@@ -142,25 +146,11 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
 
     def val_dataloader(self) -> OrderedLoader[E, B] | list[Any]:
         """Every validation sample once, in stored order, with the same task and frames at each validation."""
-        self.setup("validate")
-        if self._val_source is None:
-            return []
-        source = self._val_source
-        order = SampleOrder(source.shard_sizes, seed=self.seed, shuffle=False)
-        samples = OrderedSamples([source], order, self._val_example, seed=self.seed)
-        place = self._place(training=False)
-        pieces = place.world * self._place(training=True).parts
-        size = self.val_batch_size or max(1, self.global_batch_size // pieces)
-        batches = Once(len(order), size, place)
-        log = FaultLog(None, **self._caps)  # type: ignore[arg-type]
-        return OrderedLoader(
-            samples,
-            self.collate,
-            lambda: iter(batches),
-            log=log,
-            length=len(batches),
-            **self._loading,  # type: ignore[arg-type]
-        )
+        return self._once("val")
+
+    def test_dataloader(self) -> OrderedLoader[E, B] | list[Any]:
+        """Every test sample once, as in a validation."""
+        return self._once("test")
 
     def state_dict(self) -> dict[str, Any]:
         """The position: schema, seed, ordinal, and (once the data is open) a fingerprint of what ordinals stand for."""
@@ -204,11 +194,37 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         weights = None if self._weights is None else [float(w) for w in self._weights]
         return f"{'+'.join(source.fingerprint() for source in self._sources)};{weights};{self._window_shards}"
 
-    def _train_example(self, source: Source, ref: SampleRef, ordinal: int) -> E:
-        return self._example(source, ref, ordinal, "train")
+    def _once(self, use: HeldOut) -> OrderedLoader[E, B] | list[Any]:
+        source = self._open_held_out(use)
+        if source is None:
+            return []
+        order = SampleOrder(source.shard_sizes, seed=self.seed, shuffle=False)
+        samples = OrderedSamples([source], order, partial(self._example, use=use), seed=self.seed)
+        place = self._place(training=False)
+        pieces = place.world * self._place(training=True).parts
+        size = self.val_batch_size or max(1, self.global_batch_size // pieces)
+        batches = Once(len(order), size, place)
+        log = FaultLog(None, **self._caps)  # type: ignore[arg-type]
+        return OrderedLoader(
+            samples,
+            self.collate,
+            lambda: iter(batches),
+            log=log,
+            length=len(batches),
+            **self._loading,  # type: ignore[arg-type]
+        )
 
-    def _val_example(self, source: Source, ref: SampleRef, ordinal: int) -> E:
-        return self._example(source, ref, ordinal, "val")
+    def _open_held_out(self, use: HeldOut) -> Source | None:
+        shards = self._held_out[use]
+        if shards is None:
+            return None
+        if use not in self._held_out_sources:
+            opened = _open(shards)
+            if len(opened) != 1:
+                what = {"val": "validation", "test": "testing"}[use]
+                raise ValueError(f"{what} reads one folder of shards, got {len(opened)}")
+            self._held_out_sources[use] = opened[0]
+        return self._held_out_sources[use]
 
     def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
         choice = choose(source.suffixes(ref.shard, ref.sample), self._tasks, draw(self.seed, ordinal, f"{use}/task"))

@@ -30,6 +30,7 @@ class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
         train: Shards,
         val: Shards | None = None,
         *,
+        test: Shards | None = None,
         global_batch_size: int = 8,
         num_frames: int = 16,
         size: tuple[int, int] = (320, 512),
@@ -49,6 +50,7 @@ class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
         super().__init__(
             train=train,
             val=val,
+            test=test,
             tasks=check_weights(dict.fromkeys(P2V_TASKS, 1.0) if tasks is None else tasks, P2V_TASKS),
             weights=weights,
             global_batch_size=global_batch_size,

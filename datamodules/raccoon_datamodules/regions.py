@@ -219,12 +219,13 @@ class RegionDataModule(VplmDataModule[RegionExample, RegionBatch]):
     Args:
         train: the scenes to train on; None for the easy ones, 8 frames of 64 x 64.
         val: those to validate on, read once through; None for the first 128 easy ones of the split "val".
+        test: those to test on; None for the first 128 easy ones of the split "test".
         tokenizer: of the text encoder: a tokenizer of transformers that pads and cuts. None to have it set later;
             `raccoon.tasks.clip.ClipTask` hands its own over.
         max_length: most tokens of a phrase or caption, the first and the last one included; longer ones are cut.
         frames_per_scene: frames taken of each scene.
         global_batch_size: *scenes* of one optimizer step over all ranks.
-        val_batch_size: scenes of one validation batch.
+        val_batch_size: scenes of one validation or test batch.
         seed: of the order and of every draw.
         num_workers: processes that draw; drawing is what takes time.
         prefetch: batches each worker keeps ready.
@@ -239,6 +240,7 @@ class RegionDataModule(VplmDataModule[RegionExample, RegionBatch]):
         train: SceneSource | None = None,
         val: SceneSource | None = None,
         *,
+        test: SceneSource | None = None,
         tokenizer: Any = None,
         max_length: int = 77,
         frames_per_scene: int = 2,
@@ -256,6 +258,7 @@ class RegionDataModule(VplmDataModule[RegionExample, RegionBatch]):
         super().__init__(
             train=SceneSource() if train is None else train,
             val=SceneSource(split="val", num_scenes=128) if val is None else val,
+            test=SceneSource(split="test", num_scenes=128) if test is None else test,
             # The only task that needs no object; it decides nothing here.
             tasks={"describe": 1.0},
             weights=None,

@@ -162,12 +162,13 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
     """Texts of scenes as `TextBatch`.
 
     ``conversation`` gives tokenizer, template and longest text (a longer one is cut), and may be linked after
-    construction, before the first batch. ``train`` and ``val`` are `SceneTexts`. ``tasks`` weighs `TEXT_TASKS`
-    (default: equally); ``num_frames`` is what facts and layouts speak of. For the other arguments see `VplmDataModule`.
+    construction, before the first batch. ``train``, ``val`` and ``test`` are `SceneTexts`. ``tasks`` weighs
+    `TEXT_TASKS` (default: equally); ``num_frames`` is what facts and layouts speak of. For the other arguments see
+    `VplmDataModule`.
 
     Raises:
         ValueError: if a task is unknown or a number is not positive.
-        TypeError: if train or val is no `SceneTexts`.
+        TypeError: if train, val or test is no `SceneTexts`.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
         train: Shards,
         val: Shards | None = None,
         *,
+        test: Shards | None = None,
         conversation: Conversation | None = None,
         global_batch_size: int = 128,
         num_frames: int = 8,
@@ -185,7 +187,7 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
         prefetch: int = 4,
         pin_memory: bool = False,
     ) -> None:
-        for name, source in (("train", train), ("val", val)):
+        for name, source in (("train", train), ("val", val), ("test", test)):
             if source is not None and not isinstance(source, SceneTexts):
                 raise TypeError(f"{name} must be SceneTexts, got {type(source).__name__}; texts are made, not read")
         if num_frames < 1:
@@ -193,6 +195,7 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
         super().__init__(
             train=train,
             val=val,
+            test=test,
             tasks=check_weights(dict.fromkeys(TEXT_TASKS, 1.0) if tasks is None else tasks, TEXT_TASKS),
             weights=None,
             global_batch_size=global_batch_size,

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from raccoon_datamodules.batch import V2PBatch
 from raccoon_datamodules.conversation import Conversation, Turn
-from raccoon_datamodules.datamodule import Shards, VplmDataModule
+from raccoon_datamodules.datamodule import HeldOut, Shards, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PExample, check_weights, make_v2p
@@ -41,6 +42,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         train: Shards,
         val: Shards | None = None,
         *,
+        test: Shards | None = None,
         conversation: Conversation | None = None,
         global_batch_size: int = 8,
         num_frames: int = 16,
@@ -61,6 +63,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         super().__init__(
             train=train,
             val=val,
+            test=test,
             tasks=check_weights(dict.fromkeys(V2P_TASKS, 1.0) if tasks is None else tasks, V2P_TASKS),
             weights=weights,
             global_batch_size=global_batch_size,
@@ -83,14 +86,9 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         self.frame_sampling: FrameSampling = frame_sampling
 
     def train_dataloader(self) -> OrderedLoader[EncodedExample, V2PBatch]:
-        """See `VplmDataModule.train_dataloader`. Raises RuntimeError if no conversation is linked."""
+        """See `VplmDataModule.train_dataloader`. Raises RuntimeError if no conversation is linked, as the others do."""
         self._linked()
         return super().train_dataloader()
-
-    def val_dataloader(self) -> OrderedLoader[EncodedExample, V2PBatch] | list[object]:
-        """See `VplmDataModule.val_dataloader`. Raises RuntimeError if no conversation is linked."""
-        self._linked()
-        return super().val_dataloader()
 
     def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> EncodedExample:
         """See `tasks.make_v2p`; a text that cannot be encoded makes a bad sample."""
@@ -115,6 +113,10 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
             key=[value.example.key for value in values],
             ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
         )
+
+    def _once(self, use: HeldOut) -> OrderedLoader[EncodedExample, V2PBatch] | list[Any]:
+        self._linked()
+        return super()._once(use)
 
     def _linked(self) -> Conversation:
         if self.conversation is None:

@@ -166,15 +166,19 @@ class TrainingCLI(LightningCLI):
         return DEFAULT_ROOT if given is None else os.fspath(given)
 
     def validate(self, **kwargs: Any) -> None:
-        """`Trainer.validate`, which passes in silence where there is no data.
+        """`Trainer.validate`. Raises ValueError if there is nothing to validate on."""
+        self._measured("validation", "val", self.trainer.validate(**kwargs))
 
-        Raises:
-            ValueError: if there was nothing to validate on.
-        """
-        if not self.trainer.validate(**kwargs):
+    def test(self, **kwargs: Any) -> None:
+        """`Trainer.test`. Raises ValueError if there is nothing to test on."""
+        self._measured("test", "test", self.trainer.test(**kwargs))
+
+    def _measured(self, what: str, argument: str, figures: Sequence[Any]) -> None:
+        """Refuse what Lightning passes in silence: that there was no data, so that nothing was measured."""
+        if not figures:
             raise ValueError(
-                f"there is no validation data in {type(self.datamodule).__name__}; set data.init_args.val to a folder "
-                "of shards or a source"
+                f"there is no {what} data in {type(self.datamodule).__name__}; set data.init_args.{argument} to a "
+                "folder of shards or a source"
             )
 
 
@@ -195,7 +199,8 @@ def check_data(verb: str, model: pl.LightningModule, datamodule: pl.LightningDat
     if any(one is not None and is_overridden(loader, one, kind) for one, kind in _owners(model, datamodule)):
         return
     what = "no datamodule is set" if datamodule is None else f"{type(datamodule).__name__} has no {loader}"
-    raise ValueError(f"there is no data for `raccoon {verb}`: {what}; name one that has under data.class_path")
+    recipe = ", as predict/describe and predict/edit do" if verb == "predict" else ""
+    raise ValueError(f"there is no data for `raccoon {verb}`: {what}; name one that has under data.class_path{recipe}")
 
 
 def check_checkpoint(path: str) -> None:

@@ -41,6 +41,7 @@ class ClipTask(pl.LightningModule):
     category" phrase beats those of all colours and categories of the difficulty), ``val/patches`` (share of patches
     that fit the phrase of their own region best among their frame's, each region counting alike) and
     ``val/category|colour|pattern|size`` (accuracy of the region probes).
+    A test logs the same under ``test/``.
     The contrast is among the regions of one rank's batch.
 
     Args:
@@ -175,6 +176,13 @@ class ClipTask(pl.LightningModule):
 
     def validation_step(self, batch: RegionBatch, batch_idx: int) -> None:
         """One batch of the validation scenes."""
+        self._measure(batch, "val")
+
+    def test_step(self, batch: RegionBatch, batch_idx: int) -> None:
+        """One batch of the test scenes."""
+        self._measure(batch, "test")
+
+    def _measure(self, batch: RegionBatch, use: str) -> None:
         losses, found = self._losses(batch)
         is_object = batch.attributes[:, list(ATTRIBUTES).index("colour")] != NO_LABEL
         regions, attributes = found["regions"][is_object], batch.attributes[is_object]
@@ -187,7 +195,7 @@ class ClipTask(pl.LightningModule):
             labels = attributes[:, list(ATTRIBUTES).index(name)]
             values[name] = (probe(found["pooled"][is_object]).argmax(dim=1) == labels).float().mean()
         self.log_dict(
-            {f"val/{name}": value for name, value in values.items()}, batch_size=int(is_object.sum()), sync_dist=True
+            {f"{use}/{name}": value for name, value in values.items()}, batch_size=int(is_object.sum()), sync_dist=True
         )
 
     def configure_optimizers(self) -> Any:

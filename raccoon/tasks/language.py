@@ -24,6 +24,7 @@ class LanguageTask(pl.LightningModule):
 
     Logs ``train/loss`` and ``val/loss`` (mean over texts of the mean cross-entropy of a text's learned tokens, nats),
     ``train/loss_TASK`` and ``val/loss_TASK`` for each of `texts.TEXT_TASKS` in the first rank's batch.
+    A test logs the same under ``test/``.
 
     Args:
         llama: arguments of `LlamaConfig`; the vocabulary and the special ids are the tokenizer's.
@@ -87,6 +88,10 @@ class LanguageTask(pl.LightningModule):
         """The losses of the tasks."""
         log_losses(self, "val", self(batch), batch.task, TEXT_TASKS)
 
+    def test_step(self, batch: TextBatch, batch_idx: int) -> None:
+        """As a validation step."""
+        log_losses(self, "test", self(batch), batch.task, TEXT_TASKS)
+
     def configure_optimizers(self) -> Any:
         """See `raccoon.tasks.optim`."""
         return configure(self.llama, self.optimizer, max_steps=self.trainer.max_steps)
@@ -129,7 +134,7 @@ def log_losses(task: pl.LightningModule, use: str, losses: Tensor, names: Sequen
     """Log ``USE/loss`` over all ranks, and ``USE/loss_NAME`` of the samples of each kind on the first one."""
     detached = losses.detach()
     # Averaging over ranks while training would make them wait for each other at every step.
-    task.log(f"{use}/loss", detached.mean(), prog_bar=True, batch_size=len(names), sync_dist=use == "val")
+    task.log(f"{use}/loss", detached.mean(), prog_bar=True, batch_size=len(names), sync_dist=use != "train")
     for name in known:
         rows = [row for row, other in enumerate(names) if other == name]
         if rows:

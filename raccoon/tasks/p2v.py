@@ -34,7 +34,7 @@ class P2VTask(pl.LightningModule):
 
     Logs ``train/loss``, ``val/loss``, ``val/loss_remove`` (``add``, ``change``), and with ``val_sample_clips`` also
     ``val/psnr_remove``: dB inside the mask, averaged over sampled clips, before any pasting back. Figures by task are
-    those of the first rank: another one may have no such task in its batch.
+    those of the first rank: another one may have no such task in its batch. A test logs the same under ``test/``.
 
     Args:
         network: the painter's parts.
@@ -110,18 +110,25 @@ class P2VTask(pl.LightningModule):
 
     def validation_step(self, batch: P2VBatch, batch_idx: int) -> None:
         """The loss of each task with the same noise at each validation, and some sampled clips."""
+        self._measure(batch, "val")
+
+    def test_step(self, batch: P2VBatch, batch_idx: int) -> None:
+        """As a validation step."""
+        self._measure(batch, "test")
+
+    def _measure(self, batch: P2VBatch, use: str) -> None:
         with self._averaged():
-            losses = self._step(batch, "p2v/val", dropout=0.0).view(len(batch.task), -1).mean(dim=1)
-            self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(losses), sync_dist=True)
+            losses = self._step(batch, f"p2v/{use}", dropout=0.0).view(len(batch.task), -1).mean(dim=1)
+            self.log(f"{use}/loss", losses.mean(), prog_bar=True, batch_size=len(losses), sync_dist=True)
             for task in ("remove", "add", "change"):
                 chosen = [i for i, name in enumerate(batch.task) if name == task]
                 if chosen:
-                    self.log(f"val/loss_{task}", losses[chosen].mean(), batch_size=len(chosen), rank_zero_only=True)
+                    self.log(f"{use}/loss_{task}", losses[chosen].mean(), batch_size=len(chosen), rank_zero_only=True)
             for i, task in enumerate(batch.task):
                 if task == "remove" and self._sampled < self.val_sample_clips:
                     self._sampled += 1
                     psnr = self._sample_psnr(batch, i)
-                    self.log("val/psnr_remove", psnr, prog_bar=True, batch_size=1, rank_zero_only=True)
+                    self.log(f"{use}/psnr_remove", psnr, prog_bar=True, batch_size=1, rank_zero_only=True)
 
     def on_fit_start(self) -> None:
         """Let Lightning start without remarking that the frozen parts are in evaluation mode: they are meant to be."""
@@ -131,6 +138,10 @@ class P2VTask(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Every validation samples the same clips."""
         self._sampled = 0
+
+    def on_test_epoch_start(self) -> None:
+        """As before a validation."""
+        self.on_validation_epoch_start()
 
     def configure_optimizers(self) -> Any:
         """See `raccoon.tasks.optim`; only what trains gets an optimizer state."""

@@ -33,7 +33,7 @@ class V2PTask(pl.LightningModule):
     ``train/loss_TASK`` and ``val/loss_TASK`` of the first rank's batch, and at every ``describe_every``-th validation,
     from ``describe_clips`` described clips: ``val/recall`` (share of the objects whose name was written),
     ``val/precision`` (share of written names that are right) and ``val/colour`` (share of right kinds of thing, by the
-    last word of the name, whose whole name is right).
+    last word of the name, whose whole name is right). A test logs the same under ``test/``.
 
     Args:
         network: the describer.
@@ -112,12 +112,19 @@ class V2PTask(pl.LightningModule):
 
     def validation_step(self, batch: V2PBatch, batch_idx: int) -> None:
         """The losses of the tasks, and some clips described."""
+        self._measure(batch, "val")
+
+    def test_step(self, batch: V2PBatch, batch_idx: int) -> None:
+        """As a validation step."""
+        self._measure(batch, "test")
+
+    def _measure(self, batch: V2PBatch, use: str) -> None:
         with self._averaged():
-            log_losses(self, "val", self(batch), batch.task, V2P_TASKS)
+            log_losses(self, use, self(batch), batch.task, V2P_TASKS)
             rows = [row for row, task in enumerate(batch.task) if task == "describe"][: self._to_describe]
             if rows:
                 self._to_describe -= len(rows)
-                self._describe(batch, rows)
+                self._describe(batch, rows, use)
 
     def on_fit_start(self) -> None:
         """Let Lightning start without remarking that the encoder is in evaluation mode: it is meant to be."""
@@ -126,8 +133,13 @@ class V2PTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Every description is of the same clips."""
-        self._to_describe = self.describe_clips if self._validations % self.describe_every == 0 else 0
-        self._validations += not self.trainer.sanity_checking
+        in_fit = self.trainer.state.fn == "fit"
+        self._to_describe = 0 if in_fit and self._validations % self.describe_every else self.describe_clips
+        self._validations += in_fit and not self.trainer.sanity_checking
+
+    def on_test_epoch_start(self) -> None:
+        """As before a validation."""
+        self.on_validation_epoch_start()
 
     def configure_optimizers(self) -> Any:
         """See `raccoon.tasks.optim`; only what trains gets an optimizer state."""
@@ -170,7 +182,7 @@ class V2PTask(pl.LightningModule):
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self._average is None else self._average.applied()
 
-    def _describe(self, batch: V2PBatch, rows: list[int]) -> None:
+    def _describe(self, batch: V2PBatch, rows: list[int], use: str) -> None:
         network = self.network
         if self._constraint is None:
             self._constraint = Constraint(network.vocabulary, ParagraphGrammar(), self.max_new_tokens)
@@ -187,7 +199,7 @@ class V2PTask(pl.LightningModule):
             found = match_names(Paragraph.parse(text)[0], Paragraph.parse(answer)[0])
             for name, (right, of) in found.items():
                 if of:
-                    self.log(f"val/{name}", right / of, batch_size=of, rank_zero_only=True)
+                    self.log(f"{use}/{name}", right / of, batch_size=of, rank_zero_only=True)
 
 
 def match_names(written: Paragraph, truth: Paragraph) -> dict[str, tuple[int, int]]:

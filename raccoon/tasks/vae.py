@@ -22,7 +22,8 @@ class VAETask(pl.LightningModule):
     """Trains an `AutoencoderKL` on the frames of `P2VBatch.target`.
 
     Logs ``train/loss``, ``train/reconstruction`` (mean absolute error in [-1, 1]), ``train/kl`` (nats a latent number),
-    ``val/loss`` and ``val/psnr`` (dB, of the posterior's mean, over all pixels of the validation batches).
+    ``val/loss`` and ``val/psnr`` (dB, of the posterior's mean, over all pixels of the validation batches);
+    a test logs the same under ``test/``.
 
     Args:
         vae: the configuration of the `AutoencoderKL`.
@@ -94,13 +95,20 @@ class VAETask(pl.LightningModule):
 
     def validation_step(self, batch: P2VBatch, batch_idx: int) -> None:
         """Reconstruct every frame of the batch."""
+        self._measure_psnr(batch, "val")
+
+    def test_step(self, batch: P2VBatch, batch_idx: int) -> None:
+        """As a validation step."""
+        self._measure_psnr(batch, "test")
+
+    def _measure_psnr(self, batch: P2VBatch, use: str) -> None:
         frames = batch.target.flatten(0, 1)
         with torch.autocast(frames.device.type, enabled=False):
             decoded = self(frames).clamp(-1, 1)
-        self.log("val/loss", functional.l1_loss(decoded, frames), batch_size=len(frames), sync_dist=True)
+        self.log(f"{use}/loss", functional.l1_loss(decoded, frames), batch_size=len(frames), sync_dist=True)
         # [-1, 1] has a range of 2. The logarithm is taken of each batch and averaged over batches.
         psnr = 10 * torch.log10(4 / functional.mse_loss(decoded, frames))
-        self.log("val/psnr", psnr, prog_bar=True, batch_size=len(frames), sync_dist=True)
+        self.log(f"{use}/psnr", psnr, prog_bar=True, batch_size=len(frames), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """See `raccoon.tasks.optim`."""

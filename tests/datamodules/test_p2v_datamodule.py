@@ -413,9 +413,17 @@ def test_without_validation_data_there_is_none(shards):
     assert datamodule(shards).val_dataloader() == []
 
 
-def test_two_validation_folders_are_refused(shards):
-    with pytest.raises(ValueError, match="validation reads one folder of shards, got 2"):
-        datamodule(shards, [str(shards), str(shards)]).setup("validate")
+def test_test_samples_are_read_once_in_stored_order(shards):
+    dm = datamodule(shards, test=str(shards), val_batch_size=4)
+    dm.setup("test")
+    assert [batch.ordinal.tolist() for batch in dm.test_dataloader()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert dm.val_dataloader() == []
+
+
+@pytest.mark.parametrize(("use", "stage", "what"), [("val", "validate", "validation"), ("test", "test", "testing")])
+def test_two_folders_to_measure_on_are_refused(shards, use, stage, what):
+    with pytest.raises(ValueError, match=f"{what} reads one folder of shards, got 2"):
+        datamodule(shards, **{use: [str(shards), str(shards)]}).setup(stage)
 
 
 def test_no_folder_at_all_is_refused():

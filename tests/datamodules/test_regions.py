@@ -189,6 +189,13 @@ def test_validation_reads_other_scenes_once(batch):
     assert not torch.equal(found[0].frames[:2], batch.frames[:2])
 
 
+def test_test_scenes_are_neither_those_of_training_nor_of_validation():
+    made = RegionDataModule(tokenizer=LetterTokenizer(), val_batch_size=1)
+    first = [next(iter(loader())).frames for loader in (made.val_dataloader, made.test_dataloader)]
+    assert not torch.equal(*first)
+    assert len(made.test_dataloader()) == 128
+
+
 def test_texts_are_cut_to_the_longest_length():
     assert next(iter(module(max_length=10).train_dataloader())).caption_ids.shape[1] == 10
 

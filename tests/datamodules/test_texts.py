@@ -144,6 +144,8 @@ def test_tasks_come_by_weight_and_long_texts_are_cut(tokenizer):
 def test_wrong_settings_are_refused(tokenizer):
     with pytest.raises(TypeError, match="train must be SceneTexts, got SyntheticSource"):
         TextDataModule(SyntheticSource())
+    with pytest.raises(TypeError, match="test must be SceneTexts, got SyntheticSource"):
+        TextDataModule(SceneTexts(), test=SyntheticSource())
     with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
         module(tokenizer, num_frames=0)
     with pytest.raises(ValueError, match="unknown task 'poem'"):

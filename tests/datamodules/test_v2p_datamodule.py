@@ -85,7 +85,7 @@ def test_a_conversation_may_be_linked_later(shards):
     assert len(take(dm)) == 1
 
 
-@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader"])
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
 def test_without_a_conversation_nothing_is_read(shards, loader):
     with pytest.raises(RuntimeError, match="V2PDataModule needs a conversation"):
         getattr(datamodule(shards, conversation=None), loader)()

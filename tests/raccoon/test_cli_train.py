@@ -137,6 +137,16 @@ def test_a_checkpoint_is_validated_and_last_finds_it(recipe, tmp_path):
     assert "val/loss" in (folder / "metrics.jsonl").read_text()
 
 
+def test_a_checkpoint_is_tested(recipe, tmp_path):
+    run("--config", recipe)
+    data = "--data.test.class_path=raccoon_datamodules.sources.SyntheticSource"
+    words = (data, "--data.test.init_args.num_scenes=2", "--data.test.init_args.num_frames=2")
+    assert run("--config", recipe, *words, "--ckpt_path", "last", verb="test") == 0
+    folder = runs(tmp_path)[-1]
+    assert folder.name.endswith("-test")
+    assert "test/loss" in (folder / "metrics.jsonl").read_text()
+
+
 def test_the_config_goes_before_what_a_checkpoint_was_trained_with(recipe, tmp_path):
     run("--config", recipe)
     last = runs(tmp_path)[0] / "checkpoints" / "last.ckpt"
@@ -245,8 +255,8 @@ def test_an_unknown_recipe_is_named_with_the_nearest():
     ("verb", "said"),
     [
         ("validate", r"there is no validation data in P2VDataModule; set data\.init_args\.val"),
-        ("test", "no data for `raccoon test`: P2VDataModule has no test_dataloader"),
-        ("predict", "no data for `raccoon predict`: P2VDataModule has no predict_dataloader"),
+        ("test", r"there is no test data in P2VDataModule; set data\.init_args\.test to a folder"),
+        ("predict", "no data for `raccoon predict`: P2VDataModule has no predict_dataloader.* as predict/describe and"),
     ],
 )
 def test_a_verb_without_data_is_refused(recipe, verb, said):

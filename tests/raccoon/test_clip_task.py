@@ -38,8 +38,8 @@ def task(tokenizer_folder):
 
 def data(**options):
     train = SceneSource(num_frames=2, size=(32, 32))
-    val = SceneSource(split="val", num_frames=2, size=(32, 32), num_scenes=4)
-    return RegionDataModule(train, val, **{"global_batch_size": 6, "val_batch_size": 4, **options})
+    val, test = (SceneSource(split=split, num_frames=2, size=(32, 32), num_scenes=4) for split in ("val", "test"))
+    return RegionDataModule(train, val, test=test, **{"global_batch_size": 6, "val_batch_size": 4, **options})
 
 
 @pytest.fixture
@@ -87,6 +87,14 @@ def test_it_trains_validates_and_hands_its_tokenizer_to_the_data(task):
     }
     shares = [value for name, value in found.items() if name.startswith("val/") and name != "val/loss"]
     assert all(0 <= value <= 1 for value in shares)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_test_measures_what_a_validation_does(task):
+    (validated,) = trainer().validate(task, data(), verbose=False)
+    (tested,) = trainer().test(task, data(), verbose=False)
+    assert {name.replace("val/", "test/") for name in validated} == set(tested)
+    assert tested["test/loss"] != validated["val/loss"]
 
 
 def test_the_loss_of_one_batch_falls(task, batch):

@@ -16,7 +16,8 @@ def task(**changes):
 
 
 def data():
-    return TextDataModule(SceneTexts(), SceneTexts(split="val", num_scenes=8), global_batch_size=8)
+    val, test = (SceneTexts(split=split, num_scenes=8) for split in ("val", "test"))
+    return TextDataModule(SceneTexts(), val, test=test, global_batch_size=8)
 
 
 def trainer(tmp_path, **changes):
@@ -43,6 +44,14 @@ def test_it_trains_and_logs_every_task(tmp_path):
     logged = running.callback_metrics
     assert {"train/loss", "val/loss", "train/loss_describe", "val/loss_paragraph"} <= set(logged)
     assert all(torch.isfinite(value) for value in logged.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+def test_a_test_measures_what_a_validation_does(tmp_path):
+    (validated,) = trainer(tmp_path).validate(task(), data(), verbose=False)
+    (tested,) = trainer(tmp_path).test(task(), data(), verbose=False)
+    assert {"val/loss", "val/loss_layout"} <= set(validated)
+    assert {"test/loss", "test/loss_layout"} <= set(tested)
 
 
 def test_a_batch_can_be_learned():

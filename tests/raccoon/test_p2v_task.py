@@ -36,8 +36,12 @@ def batch():
 
 def data_module(**changes):
     source = SyntheticSource("easy", num_frames=2, size=(32, 32))
-    val = SyntheticSource("easy", split="val", num_frames=2, size=(32, 32), num_scenes=6)
-    return P2VDataModule(source, val, **{"global_batch_size": 4, "num_frames": 2, "size": (32, 32), **changes})
+    val, test = (
+        SyntheticSource("easy", split=split, num_frames=2, size=(32, 32), num_scenes=6) for split in ("val", "test")
+    )
+    return P2VDataModule(
+        source, val, test=test, **{"global_batch_size": 4, "num_frames": 2, "size": (32, 32), **changes}
+    )
 
 
 def trainer(folder, **changes):
@@ -174,6 +178,17 @@ def test_it_fits_validates_samples_and_exports_what_the_painter_loads(make, tmp_
     with task._averaged():
         for name, value in task.network.unet.state_dict().items():
             torch.testing.assert_close(half[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_a_test_measures_what_a_validation_does(make, tmp_path):
+    data = data_module(tasks={"remove": 1.0})
+    measured = []
+    for task in (make(val_sample_clips=1, val_sample_steps=2), make(val_sample_clips=1, val_sample_steps=2)):
+        run = trainer(tmp_path)
+        measured.append((run.validate(task, data, verbose=False)[0], run.test(task, data, verbose=False)[0]))
+    assert set(measured[0][0]) == {"val/loss", "val/loss_remove", "val/psnr_remove"}
+    assert set(measured[0][1]) == {"test/loss", "test/loss_remove", "test/psnr_remove"}
+    assert measured[0] == measured[1]
 
 
 def test_a_continued_run_equals_the_uninterrupted_one_bit_for_bit(make, tmp_path):

@@ -52,7 +52,13 @@ def data():
         return SyntheticSource("easy", split=split, num_frames=4, size=(32, 32), num_scenes=count)
 
     return V2PDataModule(
-        source("train", 100), source("val", 6), global_batch_size=4, num_frames=4, size=(32, 32), val_batch_size=3
+        source("train", 100),
+        source("val", 6),
+        test=source("test", 6),
+        global_batch_size=4,
+        num_frames=4,
+        size=(32, 32),
+        val_batch_size=3,
     )
 
 
@@ -138,12 +144,23 @@ def test_what_is_exported_is_the_average_and_loads(tmp_path):
 def test_descriptions_are_made_at_every_nth_validation(tmp_path):
     learner = task(describe_every=2)
     seen = []
-    learner._describe = lambda batch, rows: seen.append((learner.trainer.global_step, len(rows)))
+    learner._describe = lambda batch, rows, use: seen.append((learner.trainer.global_step, len(rows)))
     clips = data()
     clips._tasks = {"describe": 1.0}
     trainer(tmp_path, max_steps=3, val_check_interval=1).fit(learner, datamodule=clips)
     assert [step for step, _ in seen] == [1, 3]
     assert all(count == 2 for _, count in seen)
+
+
+@QUIET
+def test_a_test_and_a_validation_of_its_own_always_describe(tmp_path):
+    learner, clips = task(describe_every=2), data()
+    learner._validations = 1
+    clips._tasks = {"describe": 1.0}
+    (validated,) = trainer(tmp_path).validate(learner, clips, verbose=False)
+    (tested,) = trainer(tmp_path).test(learner, clips, verbose=False)
+    assert {"val/loss", "val/recall"} <= set(validated)
+    assert {"test/loss", "test/recall"} <= set(tested)
 
 
 def paragraph(*names):

@@ -85,6 +85,16 @@ def test_it_runs_under_lightning_and_logs_its_figures(tmp_path):
     assert {"train/loss", "train/reconstruction", "train/kl", "val/loss", "val/psnr"} <= set(trainer.callback_metrics)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_test_measures_what_a_validation_does(tmp_path):
+    source = SyntheticSource("easy", split="test", num_frames=2, size=(32, 32), num_scenes=2)
+    data = P2VDataModule(source, source, test=source, num_frames=2, size=(32, 32), tasks={"change": 1.0})
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    (validated,) = trainer.validate(task(), data, verbose=False)
+    (tested,) = trainer.test(task(), data, verbose=False)
+    assert tested == {name.replace("val/", "test/"): value for name, value in validated.items()}
+
+
 def test_nothing_trained_is_nothing_to_export(tmp_path):
     with pytest.raises(RuntimeError, match="train the autoencoder before"):
         task().export(tmp_path)

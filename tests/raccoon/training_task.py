@@ -41,6 +41,9 @@ class TinyTask(pl.LightningModule):
     def validation_step(self, batch, batch_idx):
         self.log("val/loss", self._loss(batch), batch_size=len(batch.key), sync_dist=True)
 
+    def test_step(self, batch, batch_idx):
+        self.log("test/loss", self._loss(batch), batch_size=len(batch.key), sync_dist=True)
+
     def configure_optimizers(self):
         return configure(self, self.optimizer, max_steps=self.trainer.max_steps)
 
