@@ -1,4 +1,4 @@
-"""The demo: a scene rendered as a real video, one object's line deleted from its paragraph, the object gone.
+"""The demo without learned parts: one object's line deleted from a paragraph, its mask given, the object gone.
 
 It runs the very code of `raccoon edit`. Because the scene is rendered, the true video without the object is known, and
 the result is measured against it: beside it stand the PSNR of leaving the object in and of Telea's inpainting alone.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon.editor import Editor, EditProgress, EditRequest, EditResult, plan_of_words, write_result
-from raccoon.report import measurement_rows, write_report, write_strip
+from raccoon.report import Section, measurement_rows, write_report, write_strip
 from raccoon_datamodules.atomic import check_writable
 from raccoon_datamodules.masks import Masks, read_masks, write_masks
 from raccoon_datamodules.paragraph import Paragraph
@@ -29,15 +29,13 @@ NUM_FRAMES = 36
 SIZE = (270, 480)
 FPS = 12.0
 
-NOT_LEARNED = (
-    "Nothing here is learned yet: the paragraph and the mask of this scene are known because the scene was rendered, "
-    "and the removal is painted by a temporal median with Telea's inpainting. The models that describe, find and paint "
-    "are not part of this version."
+NOTHING_LEARNED = (
+    "Nothing learned takes part here: the paragraph and the mask of this scene are known because the scene was "
+    "rendered, and the removal is painted by a temporal median with Telea's inpainting."
 )
-NOT_LEARNED_YOURS = (
-    "Nothing here is learned yet: you gave the mask, and the removal is painted by a temporal median with Telea's "
-    "inpainting, which suits a camera that stands still. The models that describe, find and paint are not part of this "
-    "version."
+NOTHING_LEARNED_YOURS = (
+    "Nothing learned takes part here: you gave the mask, and the removal is painted by a temporal median with Telea's "
+    "inpainting, which suits a camera that stands still."
 )
 
 
@@ -158,7 +156,7 @@ def run_edit(
         request = EditRequest(video=clip, before=before, after=after, masks=masks)
         command += [str(files.video), "-o", str(out), "--before", str(files.before), "--paragraph", str(files.after)]
         command += ["--mask", str(files.mask)]
-        notes: tuple[str, ...] = (NOT_LEARNED,)
+        notes: tuple[str, ...] = (NOTHING_LEARNED,)
     else:
         assert video is not None
         assert mask is not None
@@ -169,12 +167,12 @@ def run_edit(
         request = EditRequest(video=clip, plan=plan, masks=masks, trust_masks=trust)
         command += [str(video), "-o", str(out), "--remove", "Masked Object", "--mask", str(mask)]
         command += ["--invert-mask"] * invert + ["--trust-mask"] * trust
-        notes = (NOT_LEARNED_YOURS,)
+        notes = (NOTHING_LEARNED_YOURS,)
     result = Editor.from_recipe(RECIPE).edit(request, progress=progress)
     encoded = write_result(result, out, overwrite=overwrite)
     extra = {} if files is None else truth_rows(result, files.truth)
     title = f"Removed: {', '.join(edit.name for edit in result.plan.edits)}"
-    write_report(result, encoded, report, title=title, notes=notes, extra=extra)
+    write_report([Section(result, encoded, extra=extra)], report, title=title, notes=notes)
     write_strip(result, folder / "strip.png")
     return DemoOutcome(
         plan="; ".join(str(edit) for edit in result.plan.edits),
@@ -196,10 +194,11 @@ def truth_rows(result: EditResult, truth: NDArray[np.uint8]) -> dict[str, str]:
         ]
     )
     candidates = {"this result": result.video.frames, "Telea alone": telea, "left in": result.source.frames}
-    text = ", ".join(f"{name} {_psnr(frames[mask], truth[mask]):.1f} dB" for name, frames in candidates.items())
+    text = ", ".join(f"{name} {psnr(frames[mask], truth[mask]):.1f} dB" for name, frames in candidates.items())
     return {"inside the mask, against the true background": text}
 
 
-def _psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Return the PSNR in dB of two arrays of pixels; infinite where they are equal."""
     error = np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))

@@ -6,6 +6,7 @@ The page loads nothing from anywhere: pictures are embedded as PNG. It can be se
 import base64
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -23,14 +24,16 @@ STRIP_HEIGHT = 200
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; --del: #e0535333; --ins: #2fa86033; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+h1 { font-size: 1.5rem; margin-bottom: .2rem }
+h2 { font-size: 1.25rem; margin: 3rem 0 0 }
+h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem }
 .strip { display: flex; gap: 4px; margin-bottom: 6px; align-items: stretch }
 .strip img { flex: 1 1 0; min-width: 0; height: auto; align-self: flex-start; border-radius: 4px }
 .strip b { writing-mode: vertical-rl; transform: rotate(180deg); font-size: .8rem; color: var(--muted);
   text-align: center }
 .texts { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
 .texts div { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem }
-.texts h3 { margin: 0 0 .5rem; font-size: .9rem; color: var(--muted); font-weight: 600 }
+.texts h4 { margin: 0 0 .5rem; font-size: .9rem; color: var(--muted); font-weight: 600 }
 del { background: var(--del); text-decoration: line-through } ins { background: var(--ins); text-decoration: none }
 table { border-collapse: collapse } td, th { text-align: left; padding: .25rem 1.2rem .25rem 0;
   border-bottom: 1px solid var(--line); vertical-align: top } th { font-weight: 600 }
@@ -85,33 +88,21 @@ def measurement_rows(result: EditResult, encoded: EncodedReport) -> dict[str, st
     }
 
 
-def edit_report(
-    result: EditResult,
-    encoded: EncodedReport,
-    *,
-    title: str,
-    notes: Sequence[str] = (),
-    extra: Mapping[str, str] | None = None,
-) -> str:
-    """Write the page; ``notes`` are said on top, in a box each; ``extra`` are further measurements by name."""
-    source = result.source
-    indices = even_indices(source.num_frames)
-    parts = [
-        f"<h1>{_text(title)}</h1>",
-        f"<p class=muted>{source.width} x {source.height} pixels, {source.num_frames} frames, "
-        f"{source.fps:.4g} frames per second; the outline is the region that may change</p>",
-        *(f"<div class=note>{_text(note)}</div>" for note in notes),
-        _strip_row("before", strip(source.frames, mask=result.region, indices=indices)),
-        _strip_row("after", strip(result.video.frames, indices=indices)),
-    ]
-    if result.before is not None and result.after is not None:
-        parts.append("<h2>The text</h2>" + _texts(result.before, result.after))
-    edits = "".join(f"<li>{_text(str(edit))}</li>" for edit in result.plan.edits)
-    parts.append(f"<h2>The plan</h2><ol>{edits}</ol>")
-    parts.extend(f"<p>{_text(note)}</p>" for note in result.notes)
-    rows = {**(extra or {}), **measurement_rows(result, encoded)}
-    table = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
-    parts.append(f"<h2>Measured</h2><table>{table}</table>")
+@dataclass(frozen=True, slots=True, eq=False)
+class Section:
+    """One edit on a page; ``heading`` is None where the page is about nothing else; ``extra`` further measurements."""
+
+    result: EditResult
+    encoded: EncodedReport
+    heading: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def edit_report(sections: Sequence[Section], *, title: str, notes: Sequence[str] = ()) -> str:
+    """Write the page about one or several edits; ``notes`` are said on top, in a box each."""
+    parts = [f"<h1>{_text(title)}</h1>", *(f"<div class=note>{_text(note)}</div>" for note in notes)]
+    for section in sections:
+        parts += _section(section)
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"
@@ -119,17 +110,30 @@ def edit_report(
     )
 
 
-def write_report(
-    result: EditResult,
-    encoded: EncodedReport,
-    path: Path,
-    *,
-    title: str,
-    notes: Sequence[str] = (),
-    extra: Mapping[str, str] | None = None,
-) -> None:
+def _section(section: Section) -> list[str]:
+    result, source = section.result, section.result.source
+    indices = even_indices(source.num_frames)
+    parts = [] if section.heading is None else [f"<h2 class=edit>{_text(section.heading)}</h2>"]
+    parts += [
+        f"<p class=muted>{source.width} x {source.height} pixels, {source.num_frames} frames, "
+        f"{source.fps:.4g} frames per second; the outline is the region that may change</p>",
+        _strip_row("before", strip(source.frames, mask=result.region, indices=indices)),
+        _strip_row("after", strip(result.video.frames, indices=indices)),
+    ]
+    if result.before is not None and result.after is not None:
+        parts.append("<h3>The text</h3>" + _texts(result.before, result.after))
+    edits = "".join(f"<li>{_text(str(edit))}</li>" for edit in result.plan.edits)
+    parts.append(f"<h3>The plan</h3><ol>{edits}</ol>")
+    parts.extend(f"<p>{_text(note)}</p>" for note in result.notes)
+    rows = {**section.extra, **measurement_rows(result, section.encoded)}
+    table = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in rows.items())
+    parts.append(f"<h3>Measured</h3><table>{table}</table>")
+    return parts
+
+
+def write_report(sections: Sequence[Section], path: Path, *, title: str, notes: Sequence[str] = ()) -> None:
     """Write the page to a file, whole or not at all; see `edit_report`."""
-    page = edit_report(result, encoded, title=title, notes=notes, extra=extra)
+    page = edit_report(sections, title=title, notes=notes)
     with replacing(path, overwrite=True) as part:
         part.write_text(page, encoding="utf-8")
 
@@ -137,11 +141,12 @@ def write_report(
 def write_strip(result: EditResult, path: Path, *, height: int = 120, count: int = 5) -> None:
     """Write one picture: frames before, the mask outlined, above the same frames after."""
     indices = even_indices(result.source.num_frames, count)
-    rows = (
-        strip(result.source.frames, mask=result.region, indices=indices, height=height),
-        strip(result.video.frames, indices=indices, height=height),
-    )
-    gap = 4
+    before = strip(result.source.frames, mask=result.region, indices=indices, height=height)
+    write_rows([before, strip(result.video.frames, indices=indices, height=height)], path)
+
+
+def write_rows(rows: Sequence[Sequence[NDArray[np.uint8]]], path: Path, *, gap: int = 4) -> None:
+    """Write rows of equally large pictures uint8 [h, w, 3] as one PNG, ``gap`` white pixels apart."""
     padded = [[np.pad(p, ((0, gap), (0, gap), (0, 0)), constant_values=255) for p in row] for row in rows]
     picture = np.concatenate([np.concatenate(row, axis=1) for row in padded])[:-gap, :-gap]
     with replacing(path, overwrite=True) as part:
@@ -167,8 +172,8 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 def _texts(before: Paragraph, after: Paragraph) -> str:
     old, new = marked_words(str(before), str(after))
     return (
-        f"<div class=texts><div><h3>before</h3>{_marked(old, 'del')}</div>"
-        f"<div><h3>after</h3>{_marked(new, 'ins')}</div></div>"
+        f"<div class=texts><div><h4>before</h4>{_marked(old, 'del')}</div>"
+        f"<div><h4>after</h4>{_marked(new, 'ins')}</div></div>"
     )
 
 

@@ -87,7 +87,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Edit the video."""
     from raccoon.editor import Editor, check_output, write_result
-    from raccoon.report import measurement_rows, write_report
+    from raccoon.report import Section, measurement_rows, write_report
 
     check_usage(args)
     out = Path(args.out)
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     encoded = write_result(result, out, lossless=args.lossless, overwrite=args.overwrite, sidecar=not args.no_sidecar)
     if args.report:
         try:
-            write_report(result, encoded, Path(args.report), title=f"{Path(args.video).name}, edited")
+            write_report([Section(result, encoded)], Path(args.report), title=f"{Path(args.video).name}, edited")
         except OSError as err:
             err.add_note(f"the video itself was written: {out}")
             raise

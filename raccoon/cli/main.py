@@ -31,6 +31,17 @@ EXAMPLES = """examples:
   raccoon vplm synth --out scenes --count 100        a data set to train on
 """
 
+TRAINING_HELP = """usage: raccoon {verb} --config RECIPE [--config OVERLAY ...] [--ckpt_path FILE|last] [OPTION ...]
+
+RECIPE is a name in conf/ or a path; overlays are merged over it in the order given, then options such as
+--trainer.max_steps 100, --model.optimizer.learning_rate 1e-4, --data.global_batch_size 16.
+
+examples:
+  raccoon {verb} --config p2v/tiny
+  raccoon {verb} --config p2v/tiny --config trainer/ddp --trainer.devices 2
+  raccoon {verb} --config p2v/tiny --print_config
+  raccoon {verb} --config p2v/tiny --help              every option of Lightning and of the recipe's classes"""
+
 # A plain OSError is a disk that is full or failing, unless it is about the name.
 _WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
 
@@ -80,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     if arguments[0] in train.VERBS:
+        if arguments[1:] in (["-h"], ["--help"]):
+            print(TRAINING_HELP.format(verb=arguments[0]))
+            return 0
         # These words are Lightning's, and so is SIGTERM: it ends a step first, and SLURM sends it with a requeue.
         return _guarded(arguments[0], Console(), lambda console: train.run(arguments, console), on_sigterm=nullcontext)
     try:

@@ -536,12 +536,30 @@ def test_check_of_a_folder_without_shards_says_so(tmp_path: Path, capsys: pytest
     assert str(tmp_path) in said_once(capsys)
 
 
-def test_the_demo_writes_a_result_that_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--json"]) == 0
+def test_the_classical_demo_writes_a_result_that_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--classical", "--out", str(tmp_path / "demo"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert "not learned" in answer["notes"][0] or "learned yet" in answer["notes"][0]
+    assert "Nothing learned" in answer["notes"][0]
     assert "max error 0 of 255" in answer["measured"]["outside the mask, before encoding"]
     assert main(["verify", str(tmp_path / "demo" / "edited.json")]) == 0
+
+
+def test_the_demo_describes_a_held_out_clip_and_edits_it_by_its_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "demo"
+    assert main(["demo", "--out", str(folder), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["measured"]) == {"remove", "change", "add"}
+    for rows in answer["measured"].values():
+        assert "max error 0 of 255" in rows["outside the mask, before encoding"]
+        assert "max error 0 of 255" in rows["outside the mask, after encoding"]
+    described = {item["name"] for item in answer["described"]["objects"]}
+    assert described & {item["name"] for item in answer["truth"]["objects"]}
+    assert {"report.html", "strip.png", "before.txt", "remove.txt"} <= {path.name for path in folder.iterdir()}
+    for kind in ("remove", "change", "add"):
+        assert main(["verify", str(folder / f"{kind}.json")]) == 0
+    assert main(["demo", "--out", str(folder)]) == 2
 
 
 def test_the_demo_takes_a_video_of_yours(clip: dict[str, Path], tmp_path: Path) -> None:
@@ -571,7 +589,7 @@ def test_the_demo_touches_nothing_in_a_folder_that_holds_one_of_its_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (tmp_path / name).write_text("precious")
-    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert main(["demo", "--classical", "--out", str(tmp_path)]) == 2
     assert "--overwrite" in said_once(capsys)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_three_packages_with_their_types_and_every_recipe(wh
 
 def test_the_installed_command_runs_the_demo_from_anywhere(installed: Path, tmp_path: Path) -> None:
     assert "edit" in raccoon(installed, tmp_path, "--help")
-    answer = json.loads(raccoon(installed, tmp_path, "demo", "--json"))
+    answer = json.loads(raccoon(installed, tmp_path, "demo", "--classical", "--json"))
     assert (tmp_path / answer["report"]).is_file()
     assert "byte for byte as written" in raccoon(installed, tmp_path, "verify", "demo/edited.json")
     code = "import raccoon, raccoon_kernels, raccoon_datamodules as d; print(raccoon.__file__, d.__file__)"
