@@ -6,7 +6,7 @@ MASK ?=
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format clean
+.PHONY: help install demo test test-all check format bench gpu weights clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ install: .venv/.installed  ## make .venv with the project and its tools, in the 
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,eval,gpu]"
 	@touch $@
 
-demo: install  ## edit a video by editing its text; your own: make demo VIDEO=clip.mp4 MASK=folder
+demo: install  ## describe a clip, edit its text, see it change; your own: make demo VIDEO=clip.mp4 MASK=folder
 	$(BIN)/raccoon demo --out $(OUT) --overwrite $(if $(VIDEO),--video $(VIDEO)) $(if $(MASK),--mask $(MASK))
 
 test: install  ## the fast tests: no GPU, no network, under ten minutes on two cores
@@ -34,6 +34,17 @@ check: install  ## lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell README.md docs raccoon kernels datamodules tests conf
+
+bench: install  ## measure the pooling kernels on this machine, two minutes on a processor
+	$(BIN)/raccoon bench kernels --quick
+
+gpu: install  ## on a machine with a GPU: the kernels' tests compiled for real, then the full bench into docs/results
+	$(BIN)/python -m pytest -q -m gpu tests
+	$(BIN)/raccoon bench kernels --targets --graph --compile targets --out docs/results
+
+weights: install  ## train the miniature models anew into runs/weights (a GPU: minutes; a processor: hours)
+	for recipe in tiny/clip tiny/language v2p/tiny tiny/vae tiny/inpaint p2v/tiny; do \
+	  $(BIN)/raccoon fit --config $$recipe || exit 1; done
 
 format: install  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

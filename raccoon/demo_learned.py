@@ -103,7 +103,7 @@ def edited_paragraphs(paragraph: Paragraph) -> dict[str, Paragraph]:
             first.name.replace(old.title(), new.title()), first.description.replace(f" {old} ", f" {new} ")
         )
         edits["change"] = (renamed, *objects[1:])
-    colour, category = free[-1], next(name for name in EASY_CATEGORIES if name not in text)
+    colour, category = free[min(1, len(free) - 1)], next(name for name in EASY_CATEGORIES if name not in text)
     added = ObjectDescription(
         f"{colour} {category}".title(), f"A medium-sized plain {colour} {category} that stays still in the upper left."
     )
