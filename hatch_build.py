@@ -1,4 +1,4 @@
-"""Ships the recipes inside the wheel: conf/ becomes raccoon/conf, so that `--config v2p/tiny` works outside a checkout."""
+"""Ships the recipes inside the wheel: conf/ becomes raccoon/conf, so that `--config v2p/tiny` works anywhere."""
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 

@@ -230,7 +230,10 @@ def sidecar_of(result: EditResult, report: EncodedReport, output_hash: str) -> d
 
 def _encode(result: EditResult, path: Path, out: Path, *, lossless: bool, crf: int) -> EncodedReport:
     result.video.write(path, lossless=lossless, crf=crf, overwrite=True)
-    return inspect_encoded(path, result.source, result.region, lossless=lossless, shown=out)
+    try:
+        return inspect_encoded(path, result.source, result.region, lossless=lossless, shown=out)
+    except ContractBroken as err:
+        raise ContractBroken(f"{err}; nothing was written") from err
 
 
 def _is_sidecar_of(path: Path, video: Path) -> bool:
@@ -241,4 +244,4 @@ def _is_sidecar_of(path: Path, video: Path) -> bool:
 
 
 def _broken(path: Path, faults: list[str]) -> str:
-    return f"{path} does not keep what it must of the source, it has {' and '.join(faults)}; nothing was written"
+    return f"{path} does not keep what it must of the source, it has {' and '.join(faults)}"

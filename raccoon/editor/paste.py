@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class ContractBroken(RuntimeError):
-    """The result does not keep what it must keep of the source; nothing was written."""
+    """The result does not keep what it must keep of the source."""
 
 
 @dataclass(frozen=True, slots=True)
