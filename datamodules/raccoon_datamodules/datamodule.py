@@ -219,11 +219,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         if shards is None:
             return None
         if use not in self._held_out_sources:
-            opened = _open(shards)
-            if len(opened) != 1:
-                what = {"val": "validation", "test": "testing"}[use]
-                raise ValueError(f"{what} reads one folder of shards, got {len(opened)}")
-            self._held_out_sources[use] = opened[0]
+            self._held_out_sources[use] = open_one(shards, {"val": "validation", "test": "testing"}[use])
         return self._held_out_sources[use]
 
     def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
@@ -251,6 +247,14 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes: neither trainer nor loader state crosses over."""
         return {**self.__dict__, "trainer": None, "_anchor": None, "train_log": None}
+
+
+def open_one(shards: Shards, what: str) -> Source:
+    """Open the only source of ``what`` ("validation"). Raises ValueError if there are several, or as `Index.load`."""
+    opened = _open(shards)
+    if len(opened) != 1:
+        raise ValueError(f"{what} reads one folder of shards, got {len(opened)}")
+    return opened[0]
 
 
 def _open(shards: Shards) -> list[Source]:

@@ -1,6 +1,6 @@
 """Batches in the run's order: the loader asks for ordinals, and neither workers nor ranks change what they hold."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -107,12 +107,12 @@ class OrderedLoader(Generic[E, B]):
         """Start reading. The first ordinals are fixed now, not when the first batch is asked for."""
         loader = DataLoader(
             self._samples,
-            batch_sampler=_Fixed(self._batches()),
+            batch_sampler=Fixed(self._batches()),
             collate_fn=self._collate,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch if self._num_workers else None,
             pin_memory=self._pin_memory,
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
         )
         return self._checked(loader)
 
@@ -122,10 +122,10 @@ class OrderedLoader(Generic[E, B]):
             yield batch
 
 
-class _Fixed:
+class Fixed:
     """A batch sampler that hands out what it is given."""
 
-    def __init__(self, batches: Iterator[Sequence[int]]) -> None:
+    def __init__(self, batches: Iterable[Sequence[int]]) -> None:
         self._batches = batches
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -181,7 +181,8 @@ class Once:
             yield range(start, min(end, self.num_samples) if self.place.world == 1 else end)
 
 
-def _one_thread(_: int) -> None:
+def one_thread(_: int) -> None:
+    """Keep a worker process to one thread."""
     # One thread a worker: workers are the parallelism, more would only fight over the cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

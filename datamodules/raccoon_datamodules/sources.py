@@ -10,8 +10,10 @@ from raccoon_datamodules import members
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.reader import ShardReader
-from raccoon_datamodules.sample import VplmSample
+from raccoon_datamodules.sample import VplmSample, decode
 from raccoon_datamodules.view import MemberView, MemoryView, SampleView
+
+_WITHOUT_OBJECTS = (members.META, members.PARAGRAPH, members.EDITS, members.VIDEO)
 
 
 class Source(ABC):
@@ -38,6 +40,14 @@ class Source(ABC):
     @abstractmethod
     def view(self, shard: int, sample: int, wanted: Collection[str] | None = None, /) -> SampleView:
         """A sample with at least the wanted members (None: all)."""
+
+    def whole(self, shard: int, sample: int, /, *, objects: bool = True) -> VplmSample:
+        """A sample as a whole; without ``objects`` their records, most of its bytes, need not be read.
+
+        Raises:
+            TypeError: if the source does not offer this; only `raccoon predict` asks for it.
+        """
+        raise TypeError(f"{type(self).__name__} gives no whole samples; define its method whole(shard, sample)")
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -95,6 +105,12 @@ class ShardSource(Source):
         if view.key != key:
             raise MemberError(members.META, f"must hold the key {key}, holds {view.key}")
         return view
+
+    def whole(self, shard: int, sample: int, /, *, objects: bool = True) -> VplmSample:
+        """A sample, decoded. Raises as `read` and `sample.decode`."""
+        if objects:
+            return decode(self.read(shard, sample))
+        return decode(self.read(shard, sample, _WITHOUT_OBJECTS), objects=())
 
     def fingerprint(self) -> str:
         """The hash of the shards' names, contents and order."""
@@ -165,6 +181,10 @@ class SyntheticSource(Source):
     def view(self, shard: int, sample: int, wanted: Collection[str] | None = None, /) -> MemoryView:
         """The rendered scene."""
         return MemoryView(self._render(sample))
+
+    def whole(self, shard: int, sample: int, /, *, objects: bool = True) -> VplmSample:
+        """The rendered scene, with its objects in any case."""
+        return self._render(sample)
 
     def fingerprint(self) -> str:
         """The scene settings."""
