@@ -37,10 +37,10 @@ RECIPE is a name in conf/ or a path; overlays are merged over it in the order gi
 --trainer.max_steps 100, --model.optimizer.learning_rate 1e-4, --data.global_batch_size 16.
 
 examples:
-  raccoon {verb} --config p2v/tiny
-  raccoon {verb} --config p2v/tiny --config trainer/ddp --trainer.devices 2
-  raccoon {verb} --config p2v/tiny --print_config
-  raccoon {verb} --config p2v/tiny --help              every option of Lightning and of the recipe's classes"""
+  raccoon {verb} --config {recipe}
+  raccoon {verb} --config {recipe} --config trainer/ddp --trainer.devices 2
+  raccoon {verb} --config {recipe} --print_config
+  raccoon {verb} --config {recipe} --help              every option of Lightning and of the recipe's classes"""
 
 # A plain OSError is a disk that is full or failing, unless it is about the name.
 _WRONG_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments[0] in train.VERBS:
         if arguments[1:] in (["-h"], ["--help"]):
-            print(TRAINING_HELP.format(verb=arguments[0]))
+            print(TRAINING_HELP.format(verb=arguments[0], recipe=train.example_of(arguments[0])))
             return 0
         # These words are Lightning's, and so is SIGTERM: it ends a step first, and SLURM sends it with a requeue.
         return _guarded(arguments[0], Console(), lambda console: train.run(arguments, console), on_sigterm=nullcontext)

@@ -20,7 +20,7 @@ _HELP = {
     "fit": "train by a recipe",
     "validate": "measure a checkpoint on validation data",
     "test": "measure a checkpoint on test data",
-    "predict": "run a checkpoint over data",
+    "predict": "describe or edit a whole dataset",
 }
 
 
@@ -28,6 +28,11 @@ def add_parser(subparsers: Any) -> None:
     """Register the verbs for ``raccoon --help``; their words never pass through argparse, see `run`."""
     for verb in VERBS:
         subparsers.add_parser(verb, help=_HELP[verb], add_help=False)
+
+
+def example_of(verb: str) -> str:
+    """Return a recipe that serves a verb."""
+    return "predict/describe" if verb == "predict" else "v2p/tiny"
 
 
 def run(argv: Sequence[str], console: "Console") -> int:
@@ -42,7 +47,7 @@ def run(argv: Sequence[str], console: "Console") -> int:
     verb, *words = argv
     arguments, recipe = locate_configs(words)
     if not words:
-        raise ValueError(f"say what to run: raccoon {verb} --config v2p/tiny, or raccoon {verb} --help")
+        raise ValueError(f"say what to run: raccoon {verb} --config {example_of(verb)}, or raccoon {verb} --help")
     from raccoon.cli.lightning_cli import TrainingCLI
     from raccoon.cli.train_errors import cause_of, sentence
 

@@ -175,8 +175,10 @@ def test_without_an_end_an_endless_stream_is_refused(recipe):
 
 
 def test_without_words_the_usage_is_said():
-    with pytest.raises(ValueError, match="say what to run: raccoon fit --config"):
+    with pytest.raises(ValueError, match="say what to run: raccoon fit --config v2p/tiny"):
         run()
+    with pytest.raises(ValueError, match="say what to run: raccoon predict --config predict/describe"):
+        run(verb="predict")
 
 
 WRONG_FLAGS = {
