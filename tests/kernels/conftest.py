@@ -1,18 +1,12 @@
 """Where the kernel tests run: torch on the CPU, Triton's interpreter on the CPU, and both on a GPU where there is one.
 
-Triton fixes whether kernels are interpreted when they are decorated, so the variable is set before a test imports them;
-on a machine with a GPU they are compiled instead.
+Whether kernels are interpreted is decided in tests/conftest.py, before Triton is first imported.
 """
-
-import os
 
 import pytest
 import torch
 
 from raccoon_kernels.dispatch import has_triton
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 BACKENDS = [
     pytest.param(("torch", "cpu"), id="torch-cpu"),
