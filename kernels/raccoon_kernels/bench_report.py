@@ -79,7 +79,7 @@ def write_csv(
             ("launch", "us", ceilings.launch_us),
         ):
             row = {"op": "machine", "status": "ok", "note": command, "metric_name": name, "metric_unit": unit}
-            writer.writerow(row | {"y_50": f"{value:.6g}"} | machine_row)
+            writer.writerow(row | {"y_50": f"{value:.12g}"} | machine_row)
         for result in results:
             base = {name: getattr(result.case, name) for name in CASE_COLUMNS}
             base |= {name: getattr(result, name) for name in _RESULT_COLUMNS if name != "op"}
@@ -247,9 +247,9 @@ def _metrics(result: Result, ceilings: Ceilings) -> list[dict[str, object]]:
     time_ms: dict[str, object] = {
         "metric_name": "time",
         "metric_unit": "ms",
-        "y_50": f"{timing.p50:.6g}",
-        "y_20": f"{timing.p20:.6g}",
-        "y_80": f"{timing.p80:.6g}",
+        "y_50": f"{timing.p50:.12g}",
+        "y_20": f"{timing.p20:.12g}",
+        "y_80": f"{timing.p80:.12g}",
         "repeats": timing.repeats,
     }
     least = result.case.minimum_bytes(result.mode)
@@ -268,7 +268,7 @@ def _metrics(result: Result, ceilings: Ceilings) -> list[dict[str, object]]:
 
 
 def _metric(name: str, unit: str, value: float | None) -> dict[str, object]:
-    return {"metric_name": name, "metric_unit": unit, "y_50": "" if value is None else f"{value:.6g}"}
+    return {"metric_name": name, "metric_unit": unit, "y_50": "" if value is None else f"{value:.12g}"}
 
 
 def _median_of(results: Sequence[Result], like: Result, provider: str) -> float | None:
