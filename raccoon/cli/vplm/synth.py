@@ -1,4 +1,4 @@
-"""`raccoon vplm synth|check`: make a data set of procedural scenes; examine a data set."""
+"""`raccoon vplm synth`: make a data set of procedural scenes."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from raccoon.cli.console import Console
 
 
-def add_parser(subparsers: Any) -> None:
-    """Register the verb and its own verbs."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "vplm", help="make and examine VPLM data sets", description="Make and examine VPLM data sets."
-    )
-    verbs = parser.add_subparsers(dest="vplm_verb", metavar="VERB", title="verbs", required=True)
-
+def add_parser(verbs: Any) -> None:
+    """Register the verb."""
     synth: argparse.ArgumentParser = verbs.add_parser(
         "synth",
         help="render procedural scenes into shards",
@@ -38,18 +33,7 @@ def add_parser(subparsers: Any) -> None:
     synth.add_argument("--workers", type=int, default=0, metavar="N", help="processes that render (default: this one)")
     synth.add_argument("--overwrite", action="store_true", help="replace a split that is already there")
     synth.add_argument("--json", action="store_true", help="print one JSON object")
-    synth.set_defaults(run=run_synth)
-
-    check: argparse.ArgumentParser = verbs.add_parser(
-        "check",
-        help="verify checksums, members, masks, boxes and names of a data set",
-        description="Read every sample of a data set and list what is wrong with it, a sentence each.",
-        epilog="example: raccoon vplm check scenes",
-    )
-    check.add_argument("folder", type=filled, metavar="DIR", help="the folder that holds the shards and index.json")
-    check.add_argument("--reindex", action="store_true", help="write index.json anew from the shards first")
-    check.add_argument("--json", action="store_true", help="print one JSON object")
-    check.set_defaults(run=run_check)
+    synth.set_defaults(run=run)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -145,7 +129,7 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def run_synth(args: argparse.Namespace, console: "Console") -> int:
+def run(args: argparse.Namespace, console: "Console") -> int:
     """Render the scenes."""
     import time
 
@@ -184,17 +168,3 @@ def _counted(samples: Iterable[Any], total: int, progress: Any) -> Iterator[Any]
     for done, sample in enumerate(samples, 1):
         yield sample
         progress(done, total)
-
-
-def run_check(args: argparse.Namespace, console: "Console") -> int:
-    """Examine the data set; exit code 1 if something is wrong with it."""
-    from raccoon_datamodules.check import check_shards, reindex
-
-    if args.reindex:
-        index = reindex(args.folder)
-        console.note(f"{args.folder}: wrote the index of {len(index.shards)} shards anew")
-    with console.progress("samples") as progress:
-        report = check_shards(args.folder, progress=progress)
-    console.say(str(report))
-    console.result(report.to_json())
-    return 0 if report.ok else 1
