@@ -16,7 +16,7 @@ install: .venv/.installed  ## make .venv with the project and its tools, in the 
 .venv/.installed: pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev,eval,gpu]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[annotate,dev,eval,gpu]"
 	@touch $@
 
 demo: install  ## describe a clip, edit its text, see it change; your own: make demo VIDEO=clip.mp4 MASK=folder
