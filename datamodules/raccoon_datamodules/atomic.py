@@ -6,8 +6,35 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def locked(handle: int) -> Iterator[None]:
+    """Hold the lock of an open file against other processes, on other machines too where the file system passes it on.
+
+    Where there are no locks (Windows, some network folders) it does nothing.
+    """
+    if fcntl is None:
+        yield
+        return
+    held = False
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        held = True
+    try:
+        yield
+    finally:
+        if held:
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 @contextmanager

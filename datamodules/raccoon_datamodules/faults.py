@@ -6,11 +6,14 @@ disk never trains quietly on what little can still be read. This module alone ma
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from raccoon_datamodules.atomic import FULL, locked
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.order import draw
 
@@ -26,9 +29,9 @@ class TooManyFaultsError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One bad sample: what asked for it, where it is, which member (or None) and why."""
+    """One bad sample: what asked for it (None: a check, not a run), where it is, which member (or None) and why."""
 
-    ordinal: int
+    ordinal: int | None
     attempt: int
     key: str
     shard: str
@@ -97,12 +100,82 @@ def substitutes(ordinal: int, *, seed: int, epoch_length: int) -> Iterator[int]:
             yield place
 
 
+def append_faults(path: str | Path, faults: Iterable[Fault]) -> None:
+    """Append to a quarantine list: one JSON object a line with the fields of `Fault`.
+
+    Several processes may append to one list, ranks on other machines too: each call is a single write under a lock,
+    all of its lines or none. The folder is made if need be.
+
+    Raises:
+        OSError: if the disk is full or the file cannot be written.
+    """
+    path = Path(path)
+    text = "".join(json.dumps(asdict(fault), ensure_ascii=False) + "\n" for fault in faults)
+    data = text.encode("utf-8", "backslashreplace")
+    if not data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        with locked(handle):
+            end = os.fstat(handle).st_size
+            # A line that a crash cut off stays by itself and does not spoil the next.
+            if end and os.pread(handle, 1, end - 1) != b"\n":
+                data = b"\n" + data
+            try:
+                while data:
+                    data = data[os.write(handle, data) :]
+            except OSError as err:
+                with suppress(OSError):
+                    os.ftruncate(handle, end)
+                if err.errno in FULL:
+                    raise OSError(
+                        err.errno, f"no room left to add to the quarantine list {path}: free some space"
+                    ) from err
+                raise
+    finally:
+        os.close(handle)
+
+
+def read_faults(*paths: str | Path) -> list[Fault]:
+    """The bad samples of quarantine lists, in their order; a sample may come several times.
+
+    A line needs ``shard`` and ``key``; other fields may be missing, unknown ones are passed over.
+
+    Raises:
+        FileNotFoundError: if a list is not there.
+        ValueError: if a line is no such object; it is named.
+    """
+    found = []
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no quarantine list at {path}: check the name, or leave it out")
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if line.strip():
+                found.append(_fault_of(line, f"{path}, line {number}"))
+    return found
+
+
+def _fault_of(line: bytes, where: str) -> Fault:
+    try:
+        value: Any = json.loads(line)
+        shard, key, ordinal, member = value["shard"], value["key"], value.get("ordinal"), value.get("member")
+        fits = isinstance(shard, str) and isinstance(key, str) and (member is None or isinstance(member, str))
+        if not fits or not (ordinal is None or type(ordinal) is int):
+            raise TypeError(f"shard, key and member are texts, ordinal a number, got {line[:200].decode()}")
+        return Fault(ordinal, int(value.get("attempt") or 0), key, shard, member, str(value.get("reason", "")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+        raise ValueError(
+            f"{where}: a quarantine list holds one JSON object with shard, key and reason a line, "
+            f"this one does not ({err!r}); remove the line"
+        ) from err
+
+
 class FaultLog:
     """Counts bad samples in the process that trains, writes them to a quarantine list, and stops the run at a cap.
 
-    ``path`` is a JSON-lines file that is appended to (None: no file), one object a bad sample: ordinal, attempt, key,
-    shard, member, reason. The cap is passed when more than ``max_bad`` different samples and more than
-    ``max_bad_fraction`` of all samples read so far are bad.
+    ``path`` is the quarantine list that is appended to (None: no file); all ranks may share one. The cap is passed when
+    more than ``max_bad`` different samples and more than ``max_bad_fraction`` of all samples read so far are bad.
 
     Raises:
         ValueError: if the caps are out of range.
@@ -134,9 +207,7 @@ class FaultLog:
         new = [fault for fault in faults if (fault.shard, fault.key) not in self._bad]
         self._bad.update((fault.shard, fault.key) for fault in new)
         if faults and self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as out:
-                out.writelines(json.dumps(asdict(fault), ensure_ascii=False) + "\n" for fault in faults)
+            append_faults(self.path, faults)
         where = f"; all are listed in {self.path}" if self.path is not None else ""
         if is_lost:
             raise TooManyFaultsError(

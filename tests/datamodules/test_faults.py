@@ -1,4 +1,7 @@
+import errno
 import json
+import multiprocessing
+import os
 
 import pytest
 
@@ -7,9 +10,11 @@ from raccoon_datamodules.faults import (
     Fault,
     FaultLog,
     TooManyFaultsError,
+    append_faults,
     attempt,
     explain,
     load_or_substitute,
+    read_faults,
     substitutes,
 )
 from raccoon_datamodules.members import MemberError
@@ -137,3 +142,94 @@ def test_a_place_without_any_substitute_stops_the_run():
 def test_caps_out_of_range_are_refused(caps):
     with pytest.raises(ValueError, match="max_bad must be >= 0 and max_bad_fraction"):
         FaultLog(**caps)
+
+
+def test_a_list_reads_back_as_it_was_written(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    written = [fault("a"), Fault(None, 0, "b", "x.tar", None, "grün \n zwei Zeilen \u2028"), fault("a")]
+    append_faults(path, written[:1])
+    append_faults(path, [])
+    append_faults(path, written[1:])
+    assert read_faults(path) == written
+    assert read_faults(path, path) == written * 2
+
+
+def test_nothing_to_list_makes_no_file(tmp_path):
+    append_faults(tmp_path / "deep" / "bad.jsonl", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def append_many(path, who):
+    for number in range(50):
+        append_faults(path, [Fault(number, 0, f"{who}-{i}", "s.tar", None, "x" * 3000) for i in range(5)])
+
+
+def test_processes_that_append_to_one_list_lose_no_line(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=append_many, args=(path, who)) for who in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    found = read_faults(path)
+    assert len(found) == 4 * 50 * 5
+    # Lines of one call stay side by side.
+    assert all(len({f.key.split("-")[0] for f in found[i : i + 5]}) == 1 for i in range(0, len(found), 5))
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    append_faults(path, [fault("a")])
+    with path.open("ab") as file:
+        file.write(b'{"ordinal": 3, "key"')
+    append_faults(path, [fault("b")])
+    assert json.loads(path.read_text().splitlines()[2])["key"] == "b"
+    with pytest.raises(ValueError, match=r"bad.jsonl, line 2: a quarantine list holds.*remove the line"):
+        read_faults(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["3", "[]", '{"key": "a"}', '{"key": 1, "shard": "s"}', '{"key": "a", "shard": "s", "ordinal": "x"}', "[" * 9999],
+)
+def test_a_line_that_is_no_bad_sample_is_refused(tmp_path, line):
+    (tmp_path / "bad.jsonl").write_text(f"\n{line}\n")
+    with pytest.raises(ValueError, match=r"bad.jsonl, line 2: a quarantine list holds"):
+        read_faults(tmp_path / "bad.jsonl")
+
+
+def test_a_list_by_another_tool_needs_shard_and_key_only(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"shard": "s.tar", "key": "a", "mine": 3}\n')
+    assert read_faults(tmp_path / "bad.jsonl") == [Fault(None, 0, "a", "s.tar", None, "")]
+
+
+def test_a_list_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no quarantine list at .*nowhere.jsonl"):
+        read_faults(tmp_path / "nowhere.jsonl")
+
+
+def test_a_full_disk_leaves_the_list_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "bad.jsonl"
+    append_faults(path, [fault("a")])
+    before = path.read_bytes()
+    real, calls = os.write, []
+
+    def full(handle, data):
+        calls.append(data)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, data[:7])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r"no room left to add to the quarantine list .*bad.jsonl: free some space"):
+        append_faults(path, [fault("b")])
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+
+
+def test_the_cap_names_the_list(tmp_path):
+    log = FaultLog(tmp_path / "bad.jsonl", max_bad=0, max_bad_fraction=0.0)
+    with pytest.raises(TooManyFaultsError, match=r"all are listed in .*bad.jsonl; run `raccoon vplm check`"):
+        log.add([fault("a")], num_read=1)
+    assert [f.key for f in read_faults(log.path)] == ["a"]
