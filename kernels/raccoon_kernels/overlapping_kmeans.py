@@ -30,7 +30,7 @@ from raccoon_kernels import kmeans_variants
 from raccoon_kernels.checks import check_offsets, is_checked
 from raccoon_kernels.dispatch import call, choose
 from raccoon_kernels.kmeans_lloyd import lloyd, nearest_clusters, squared_distances
-from raccoon_kernels.kmeans_seeding import seed_centroids
+from raccoon_kernels.kmeans_seeding import seed_centroids, seed_clips
 
 Algorithm = Literal["topv", "kl", "okm", "neo", "merge"]
 """The names that `overlapping_kmeans` accepts as `algorithm`."""
@@ -58,6 +58,38 @@ class OverlappingKMeans:
 
 
 def _cluster_torch(
+    points: Tensor,
+    initial: Tensor | None,
+    num_clusters: int,
+    overlap: int,
+    algorithm: str,
+    seed: int,
+    max_iterations: int,
+    tolerance: float,
+    offsets: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cluster clip after clip: membership [N, k], centroids [B, k, D], objective [B], iterations [B]."""
+    outcomes = []
+    for clip, (begin, end) in enumerate(pairwise(offsets)):
+        values = points[begin:end]
+        # Centring keeps the expanded distances exact enough where features share a large offset.
+        centre = values.mean(0, dtype=torch.float64).to(values.dtype)
+        values = values - centre
+        first = seed_centroids(values, num_clusters, seed) if initial is None else initial[clip] - centre
+        membership, centroids, objective, iterations = _cluster_clip(
+            values, first, overlap, algorithm, max_iterations, tolerance
+        )
+        outcomes.append((membership, centroids + centre, objective, iterations))
+    memberships, last, objectives, counts = zip(*outcomes, strict=True)
+    return (
+        torch.cat(memberships),
+        torch.stack(last),
+        torch.stack(objectives),
+        torch.tensor(counts, device=points.device),
+    )
+
+
+def _cluster_clip(
     points: Tensor, centroids: Tensor, overlap: int, algorithm: str, max_iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Cluster one clip's centred points from the given centroids: membership, centroids, objective, iterations."""
@@ -82,35 +114,54 @@ def _cluster_torch(
 
 
 def _cluster_triton(
-    clips: list[Tensor],
-    firsts: list[Tensor],
+    points: Tensor,
+    initial: Tensor | None,
+    num_clusters: int,
     overlap: int,
     algorithm: str,
+    seed: int,
     max_iterations: int,
     tolerance: float,
     offsets: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cluster all clips' centred points side by side: membership, centroids, objectives, iterations."""
+    """Cluster all clips side by side: membership [N, k], centroids [B, k, D], objective [B], iterations [B].
+
+    Every step takes all clips at once: a clip is small work for a GPU, and launches are what a batch would wait for.
+    """
     from raccoon_kernels import triton_kmeans
 
-    columns = [values.T for values in clips]
-    limits = torch.stack([values.double().var(0, correction=0).mean() for values in clips]) * tolerance
+    borders = _borders(tuple(offsets), points.device)
+    lengths = borders.diff()
+    longest = max(end - begin for begin, end in pairwise(offsets))
+    places = torch.arange(longest, device=points.device)
+    # [B, L]: each clip's points, then its last one again.
+    rows = borders[:-1, None] + torch.minimum(places, lengths[:, None] - 1)
+    present = (places < lengths[:, None])[..., None]
+    padded = points[rows].double()
+    centre = padded.mul(present).sum(1) / lengths[:, None]
+    variance = (padded - centre[:, None]).square_().mul_(present).sum(1).div_(lengths[:, None]).mean(1)
+    centre = centre.to(points.dtype)
+    clip_of = torch.repeat_interleave(lengths, output_size=len(points))
+    # Centring keeps the expanded distances exact enough where features share a large offset.
+    values = points - centre[clip_of]
+    first = seed_clips(values[rows], lengths, num_clusters, seed) if initial is None else initial - centre[:, None]
     membership, centroids, objectives, iterations = triton_kmeans.lloyd_clips(
-        torch.cat(columns, 1).contiguous(),
-        torch.stack(firsts),
-        _borders(tuple(offsets), clips[0].device),
-        limits.float(),
-        longest=max(values.shape[0] for values in clips),
+        values.T.contiguous(),
+        first,
+        borders,
+        (variance * tolerance).float(),
+        longest=longest,
         overlap=1 if algorithm == "merge" else overlap,
         update_overlap=overlap if algorithm == "kl" else 1,
         max_iterations=max_iterations,
     )
     if algorithm == "merge":
-        merged = [kmeans_variants.merge_nearest(values, c, overlap) for values, c in zip(clips, centroids, strict=True)]
-        pairs = zip(clips, centroids, merged, strict=True)
-        objectives = torch.stack([_objective(values, c, member, algorithm) for values, c, member in pairs])
+        clips = [values[begin:end] for begin, end in pairwise(offsets)]
+        merged = [kmeans_variants.merge_nearest(clip, c, overlap) for clip, c in zip(clips, centroids, strict=True)]
+        trios = zip(clips, centroids, merged, strict=True)
+        objectives = torch.stack([_objective(clip, c, member, algorithm) for clip, c, member in trios])
         membership = torch.cat(merged)
-    return membership, centroids, objectives, iterations
+    return membership, centroids + centre[:, None], objectives, iterations
 
 
 @lru_cache(maxsize=16)
@@ -159,32 +210,11 @@ def _run_overlapping_kmeans(
         )
     unsupported = _unsupported(points, num_clusters, algorithm)
     choice = choose("overlapping_kmeans", backend, points.device, unsupported=unsupported)
-    clips, firsts = [], []
-    for clip, (begin, end) in enumerate(pairwise(offsets)):
-        values = points[begin:end]
-        values = values.double() if values.dtype == torch.float64 else values.float()
-        # Centring keeps the expanded distances exact enough where features share a large offset.
-        centre = values.mean(0, dtype=torch.float64).to(values.dtype)
-        values = values - centre
-        if initial is None:
-            firsts.append(seed_centroids(values, num_clusters, seed))
-        else:
-            firsts.append(initial[clip].to(values.dtype) - centre)
-        clips.append((values, centre))
-    if choice.backend == "triton":
-        outcome = _cluster_triton(
-            [values for values, _ in clips], firsts, overlap, algorithm, max_iterations, tolerance, offsets
-        )
-    else:
-        outcomes = [
-            _cluster_torch(values, first, overlap, algorithm, max_iterations, tolerance)
-            for (values, _), first in zip(clips, firsts, strict=True)
-        ]
-        memberships, last, objectives, iterations = zip(*outcomes, strict=True)
-        counts = torch.tensor(iterations, device=points.device)
-        outcome = torch.cat(memberships), torch.stack(last), torch.stack(objectives), counts
-    membership, centroids, objective, count = outcome
-    return membership, centroids + torch.stack([centre for _, centre in clips])[:, None], objective, count
+    precise = torch.float64 if points.dtype == torch.float64 else torch.float32
+    values = points.to(precise)
+    first = None if initial is None else initial.to(precise)
+    cluster = _cluster_triton if choice.backend == "triton" else _cluster_torch
+    return cluster(values, first, num_clusters, overlap, algorithm, seed, max_iterations, tolerance, offsets)
 
 
 _overlapping_kmeans = torch.library.custom_op("raccoon::overlapping_kmeans", _run_overlapping_kmeans, mutates_args=())

@@ -22,9 +22,9 @@ from raccoon_kernels.overlapping_kmeans import Algorithm
 
 PixelFeatures = Literal["lab+xy", "lab", "rgb", "lab+xy+t"]
 
-# Frames whose pixel features exist at once on a GPU; a CPU takes one, so that SIMD remainders fall on the same pixels
+# Pixels whose features exist at once on a GPU; a CPU takes one frame, so that SIMD remainders fall on the same pixels
 # and a clip clusters the same alone and in a batch.
-_GPU_FRAMES = 32
+_GPU_PIXELS = 32 * 336 * 336
 # Superpixels are described in steps of this size. Colours carry rounding noise of about 1e-5, which depends on the
 # machine and would be all there is to cluster where a clip is flat; an 8-bit grey level is 0.4 of L, 0.004 in sRGB.
 _STEP = 1.0 / 1024
@@ -153,7 +153,7 @@ class MGSPooling(nn.Module):
         """Membership bool [B, F, S, k] of each clip's superpixels."""
         num_clips, num_frames = superpixels.shape[:2]
         labels = superpixels.flatten(0, 1)
-        step = _GPU_FRAMES if frames.is_cuda else 1
+        step = max(1, _GPU_PIXELS // frames.shape[-2:].numel()) if frames.is_cuda else 1
         # Where in its clip each frame lies, in (0, 1).
         moments = ((torch.arange(num_frames, device=frames.device) + 0.5) / num_frames).repeat(num_clips)
         parts = [

@@ -17,9 +17,9 @@ from torch import Tensor
 from raccoon.models.colour import srgb_to_lab
 from raccoon_kernels import superpixel_mean
 
-# Frames per pass on a GPU, where launches cost more than memory. A CPU takes one frame at a time: its working set then
+# Pixels per pass on a GPU, where launches cost more than memory. A CPU takes one frame at a time: its working set then
 # fits the cache, and SIMD remainders fall on the same pixels whatever the clip's length, so labels do not depend on it.
-_GPU_FRAMES = 32
+_GPU_PIXELS = 32 * 336 * 336
 _MAX_ID = torch.iinfo(torch.int16).max
 
 
@@ -141,7 +141,7 @@ class SlicSuperpixels(GridSuperpixels):
                 f"frames must lie in [0, 1], got values from {low:g} to {high:g}; scale or clamp them first"
             )
         ny, nx = self.grid(frames.shape[2], frames.shape[3])
-        step = _GPU_FRAMES if frames.is_cuda else 1
+        step = max(1, _GPU_PIXELS // frames.shape[-2:].numel()) if frames.is_cuda else 1
         return torch.cat([self._segment(chunk, ny, nx) for chunk in frames.split(step)]), ny * nx
 
     def _segment(self, frames: Tensor, ny: int, nx: int) -> Tensor:

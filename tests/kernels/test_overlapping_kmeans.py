@@ -8,7 +8,7 @@ from torch.library import opcheck
 
 from raccoon_kernels import overlapping_kmeans, reference
 from raccoon_kernels.kmeans_lloyd import squared_distances
-from raccoon_kernels.kmeans_seeding import seed_centroids
+from raccoon_kernels.kmeans_seeding import seed_centroids, seed_clips
 from raccoon_kernels.kmeans_variants import neo_assign, okm_assign, okm_update
 
 ALGORITHMS = ["topv", "kl", "okm", "neo", "merge"]
@@ -235,6 +235,15 @@ def test_seeds_are_different_points_as_long_as_there_are_some():
     points = make_points(5, 3)[torch.arange(50) % 5]
     assert len(seed_centroids(points, 5, 0).unique(dim=0)) == 5
     assert len(seed_centroids(points, 9, 0).unique(dim=0)) == 5
+
+
+def test_clips_are_seeded_side_by_side_as_each_would_be_alone():
+    lengths = [90, 3, 41]
+    clips = [make_points(length, 4) + clip for clip, length in enumerate(lengths)]
+    padded = torch.stack([torch.cat((clip, clip[-1:].expand(90 - len(clip), -1))) for clip in clips])
+    together = seed_clips(padded, torch.tensor(lengths), 7, 3)
+    for clip, seeds in zip(clips, together, strict=True):
+        assert torch.equal(seeds, seed_centroids(clip, 7, 3))
 
 
 def test_seeding_finds_separated_groups():
