@@ -173,12 +173,15 @@ def time_precision(path: str | Path) -> float:
     return 0.0005 if Path(path).suffix.lower() == ".mkv" else 0.0
 
 
-def encode_clip(video: Video) -> bytes:
-    """Encode a small clip losslessly to the bytes of an mp4 (libx264rgb, crf 0), without sound.
+def encode_clip(video: Video, *, crf: int | None = None) -> bytes:
+    """Encode a small clip to the bytes of an mp4 without sound: losslessly (libx264rgb), or as H.264 at ``crf``.
 
     The same bytes for the same clip (one thread) with the same version of x264.
+
+    Raises:
+        ValueError: if crf is not in 0..51.
     """
-    return encode_bytes(video)
+    return encode_bytes(video, crf)
 
 
 def decode_clip(data: bytes, *, frame_indices: Sequence[int] | None = None, num_threads: int = 1) -> Video:

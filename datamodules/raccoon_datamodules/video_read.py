@@ -67,10 +67,15 @@ def read_frames(
     end: float | None = None,
     stride: int = 1,
     max_frames: int | None = None,
+    indices: Sequence[int] | None = None,
     decoder: Decoder = "auto",
     max_bytes: int = 8 << 30,
 ) -> DecodedFrames:
-    """Decode a file or a part of it; see `Video.read` for what the arguments mean and what is raised."""
+    """Decode a file or a part of it; see `Video.read` for what the arguments mean and what is raised.
+
+    ``indices`` names the frames instead (rising numbers in the file); the window must then be left open. ValueError if
+    one is not there.
+    """
     path = Path(path)
     _check_bounds(start, end, stride, max_frames, decoder)
     with open_source(path) as container:
@@ -82,6 +87,8 @@ def read_frames(
         seconds = index.seconds if index is not None else decode_all_times(path)
         rate = float(mean_rate(stream, seconds))
     chosen = choose(seconds, start, end, stride, max_frames, path)
+    if indices is not None:
+        chosen = _checked(indices, len(seconds), path)
     height, width = stored[::-1] if matrix and matrix[0] == 0 else stored
     size = len(chosen) * height * width * 3
     if size > max_bytes:
@@ -93,8 +100,15 @@ def read_frames(
     frames = np.empty((len(chosen), height, width, 3), dtype=np.uint8)
     name = _decode(path, decoder, index, chosen, frames, matrix, pix_fmt)
     available = len(seconds) if start is None and end is None else len(choose(seconds, start, end, 1, None, path))
-    kept = len(chosen) / available if (stride > 1 or max_frames is not None) else 1.0
+    kept = len(chosen) / available if (stride > 1 or max_frames is not None or indices is not None) else 1.0
     return DecodedFrames(frames, rate * kept, seconds[chosen], chosen, name)
+
+
+def _checked(indices: Sequence[int], count: int, path: Path) -> NDArray[np.int64]:
+    chosen = np.asarray(indices, dtype=np.int64)
+    if not chosen.size or chosen[0] < 0 or chosen[-1] >= count or (np.diff(chosen) <= 0).any():
+        raise ValueError(f"frame numbers must rise within [0, {count}) for {path}, got {chosen.tolist()[:20]}")
+    return chosen
 
 
 def _check_bounds(start: float | None, end: float | None, stride: int, max_frames: int | None, decoder: str) -> None:

@@ -103,10 +103,12 @@ def write_video(
         _verify(temporary, plan, path)
 
 
-def encode_bytes(video: "Video") -> bytes:
-    """Encode losslessly in memory; see `encode_clip`."""
+def encode_bytes(video: "Video", crf: int | None = None) -> bytes:
+    """Encode in memory; see `encode_clip`."""
+    if crf is not None and not 0 <= crf <= 51:
+        raise ValueError(f"crf must lie in 0 (best) to 51 (smallest), or be None for lossless, got {crf}")
     buffer = io.BytesIO()
-    plan = _plan(video, None, 0.0, ".mp4", True, 0)
+    plan = _plan(video, None, 0.0, ".mp4", crf is None, crf or 0)
     plan.options["threads"] = "1"
     _encode(video, buffer, plan, sound=SoundCopy((), None, 0.0, (-np.inf, np.inf)), options={}, name=None)
     return buffer.getvalue()

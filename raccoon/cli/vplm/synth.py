@@ -2,14 +2,11 @@
 
 import argparse
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from raccoon.cli.console import filled
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
-
     from raccoon.cli.console import Console
 
 
@@ -57,82 +54,11 @@ def _encode(job: tuple[int, str, int, tuple[int, int], float]) -> tuple[str, dic
     return sample.key, encode(sample)
 
 
-@contextmanager
-def _encoded(jobs: list[Any], workers: int) -> Iterator[Iterable[tuple[str, dict[str, bytes]]]]:
-    """The encoded scenes in order, made here or by worker processes."""
-    if workers <= 1:
-        yield map(_encode, jobs)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    # Ctrl-C reaches every process of a terminal; the workers leave it to this one, from their first moment on.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
-    with _interrupts_ignored():
-        for _ in range(workers):
-            pool.submit(int)  # a process starts when a job comes and none is idle
-    try:
-        yield _in_order(pool, jobs, ahead=4 * workers)
-    finally:
-        # Nothing waits for scenes that nobody will write.
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """In a worker: end when the parent does, even if it was killed and could not say so."""
-    import os
-    from multiprocessing import parent_process
-    from threading import Thread
-
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-def _in_order(pool: "Executor", jobs: list[Any], *, ahead: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Results in the order of the jobs, of which ``ahead`` are under way, so that no more than those are in memory."""
-    from collections import deque
-    from concurrent.futures.process import BrokenProcessPool
-
-    waiting: deque[Future[tuple[str, dict[str, bytes]]]] = deque()
-    try:
-        for job in jobs:
-            waiting.append(pool.submit(_encode, job))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as err:
-        raise RuntimeError(
-            "a worker process was ended from outside, perhaps for want of memory; use fewer --workers"
-        ) from err
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes that start meanwhile ignore SIGINT for as long as they live."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Render the scenes."""
     import time
 
+    from raccoon_datamodules.parallel import ordered
     from raccoon_datamodules.synthetic.generate import SPLIT_SEEDS, seed_of
     from raccoon_datamodules.writer import write_encoded
 
@@ -149,7 +75,7 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     seeds = [seed_of(args.split, args.seed + i) for i in range(args.count)]
     jobs = [(seed, args.difficulty, args.frames, size, args.fps) for seed in seeds]
     began = time.perf_counter()
-    with _encoded(jobs, args.workers) as samples, console.progress("scenes") as progress:
+    with ordered(_encode, jobs, workers=args.workers) as samples, console.progress("scenes") as progress:
         index = write_encoded(
             _counted(samples, len(jobs), progress),
             args.out,
