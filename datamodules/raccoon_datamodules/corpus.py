@@ -11,9 +11,9 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
-from raccoon_datamodules.datamodule import Shards, open_one
 from raccoon_datamodules.faults import Fault, Loaded, attempt
 from raccoon_datamodules.loader import Fixed, one_thread
+from raccoon_datamodules.mixture import Shards, open_one
 from raccoon_datamodules.order import SampleOrder
 from raccoon_datamodules.sample import VplmSample
 from raccoon_datamodules.sources import Source

@@ -17,8 +17,9 @@ import numpy as np
 
 from raccoon_datamodules.faults import FaultLog, Loaded
 from raccoon_datamodules.loader import Once, OrderedLoader, OrderedSamples, Place, endless
-from raccoon_datamodules.order import MixedOrder, Order, SampleOrder, SampleRef, draw
-from raccoon_datamodules.sources import ShardSource, Source
+from raccoon_datamodules.mixture import Corpora, Shards, differences, fingerprint, open_all, open_one, order_of, weighed
+from raccoon_datamodules.order import Order, SampleOrder, SampleRef, draw
+from raccoon_datamodules.sources import Source
 from raccoon_datamodules.tasks import Choice, choose
 from raccoon_datamodules.view import SampleView
 
@@ -27,7 +28,6 @@ B = TypeVar("B")
 
 STATE_SCHEMA = 1
 
-Shards = str | Sequence[str] | Source
 HeldOut = Literal["val", "test"]
 
 
@@ -35,11 +35,12 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     """Training, validation and test batches of VPLM samples; a subclass makes examples and batches.
 
     Args (keyword-only, the same in both datamodules):
-        train: a folder or http(s) address of shards, several of them, or a `Source` (synthetic scenes).
+        train: a folder or http(s) address of shards, a `Source` (synthetic scenes), a list of these, or a mapping of
+            folders and addresses to their weights: each block of 1000 samples holds exactly its share of each.
         val: the same for validation, read once through in stored order; None = no validation.
         test: the same for `raccoon test`.
         tasks: weight of each task.
-        weights: weight of each of several training corpora; None = by their number of samples.
+        weights: weight of each corpus of a list in ``train``; None = by their number of samples.
         global_batch_size: samples of one *optimizer step*, over all ranks and accumulated batches.
         val_batch_size: samples of one validation or test batch on one rank; None = those of a training batch.
         seed: of the order and of every draw.
@@ -53,7 +54,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def __init__(
         self,
         *,
-        train: Shards,
+        train: Corpora,
         val: Shards | None,
         test: Shards | None,
         tasks: Mapping[str, float],
@@ -76,7 +77,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         self.global_batch_size = global_batch_size
         self.val_batch_size = val_batch_size
         self._tasks = dict(tasks)
-        self._train, self._weights = train, weights
+        self._train, self._weights = weighed(train, weights)
         self._held_out: dict[HeldOut, Shards | None] = {"val": val, "test": test}
         self._window_shards = window_shards
         self._loading = {"num_workers": num_workers, "prefetch": prefetch, "pin_memory": pin_memory}
@@ -103,9 +104,15 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def order(self) -> Order:
         """The training order; opens the sources if need be."""
         if self._order is None:
-            self._sources = _open(self._train)
-            self._order = _order(self._sources, self._weights, seed=self.seed, window_shards=self._window_shards)
+            self._sources = open_all(self._train)
+            self._order = order_of(self._sources, self._weights, seed=self.seed, window_shards=self._window_shards)
         return self._order
+
+    @property
+    def sources(self) -> list[Source]:
+        """The training corpora, in the order of their numbers; opens them if need be."""
+        _ = self.order
+        return self._sources
 
     @property
     def ordinal(self) -> int:
@@ -172,14 +179,15 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
                 f"the checkpoint's order has seed {seed}, this datamodule has {self.seed}, so its position means other "
                 f"samples; set seed to {seed} to continue the run"
             )
+        self._ordinal = int(state_dict["ordinal"])
         now, then = self._fingerprint(), state_dict.get("data")
         if now is not None and then is not None and now != then:
             warnings.warn(
-                "the training data is not what the checkpoint was trained on; the run goes on at the same ordinal of "
-                "the new order, so samples may repeat or be left out",
+                f"the training data is not what the checkpoint was trained on{differences(then, now)}; the run goes "
+                f"on at ordinal {self._ordinal} of the new order, so samples may repeat or be left out; to continue "
+                "the same run, give it the data of the checkpoint",
                 stacklevel=2,
             )
-        self._ordinal = int(state_dict["ordinal"])
         self._anchor = None
 
     def keys_of(self, ordinals: Sequence[int]) -> list[str]:
@@ -188,11 +196,18 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         refs = [order.locate(ordinal) for ordinal in ordinals]
         return [self._sources[ref.corpus].name(ref.shard, ref.sample)[1] for ref in refs]
 
-    def _fingerprint(self) -> str | None:
+    def choice(self, source: Source, ref: SampleRef, ordinal: int, use: str = "train") -> Choice:
+        """The task that an ordinal gives a sample, and its object, without reading it.
+
+        Raises:
+            MemberError: if the sample can serve none of the tasks.
+        """
+        return choose(source.suffixes(ref.shard, ref.sample), self._tasks, draw(self.seed, ordinal, f"{use}/task"))
+
+    def _fingerprint(self) -> dict[str, Any] | None:
         if self._order is None:
             return None
-        weights = None if self._weights is None else [float(w) for w in self._weights]
-        return f"{'+'.join(source.fingerprint() for source in self._sources)};{weights};{self._window_shards}"
+        return fingerprint(self._sources, self._order, window_shards=self._window_shards, tasks=self._tasks)
 
     def _once(self, use: HeldOut) -> OrderedLoader[E, B] | list[Any]:
         source = self._open_held_out(use)
@@ -223,7 +238,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         return self._held_out_sources[use]
 
     def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
-        choice = choose(source.suffixes(ref.shard, ref.sample), self._tasks, draw(self.seed, ordinal, f"{use}/task"))
+        choice = self.choice(source, ref, ordinal, use)
         view = source.view(ref.shard, ref.sample, choice.wanted)
         return self.make_example(view, choice, draw(self.seed, ordinal, f"{use}/example"))
 
@@ -247,40 +262,6 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes: neither trainer nor loader state crosses over."""
         return {**self.__dict__, "trainer": None, "_anchor": None, "train_log": None}
-
-
-def open_one(shards: Shards, what: str) -> Source:
-    """Open the only source of ``what`` ("validation"). Raises ValueError if there are several, or as `Index.load`."""
-    opened = _open(shards)
-    if len(opened) != 1:
-        raise ValueError(f"{what} reads one folder of shards, got {len(opened)}")
-    return opened[0]
-
-
-def _open(shards: Shards) -> list[Source]:
-    if isinstance(shards, str):
-        return [ShardSource(shards)]
-    if isinstance(shards, Sequence):
-        if not shards:
-            raise ValueError("at least one folder of shards is needed, got an empty list")
-        return [ShardSource(place) for place in shards]
-    if not isinstance(shards, Source):
-        raise TypeError(
-            f"samples come from a folder or address of shards, a list of them, or a Source, got {type(shards).__name__}"
-        )
-    return [shards]
-
-
-def _order(sources: Sequence[Source], weights: Sequence[float] | None, *, seed: int, window_shards: int) -> Order:
-    orders = [
-        SampleOrder(source.shard_sizes, seed=seed, window_shards=window_shards, shuffle=not source.is_endless)
-        for source in sources
-    ]
-    if weights is not None and len(weights) != len(orders):
-        raise ValueError(f"each corpus needs one weight, got {len(orders)} corpora and {len(weights)} weights")
-    if len(orders) == 1:
-        return orders[0]
-    return MixedOrder(orders, weights or [len(order) for order in orders], seed=seed)
 
 
 def _progress(trainer: pl.Trainer | None) -> Any:

@@ -139,6 +139,7 @@ class MixedOrder:
             )
         self._orders = list(orders)
         self.seed = check_seed(seed)
+        self._length = sum(len(order) for order in orders)
         shares = np.array(weights, dtype=np.float64) / sum(weights) * _MIX_BLOCK
         counts = np.floor(shares).astype(np.int64)
         rest = _MIX_BLOCK - int(counts.sum())
@@ -151,7 +152,12 @@ class MixedOrder:
 
     def __len__(self) -> int:
         """Samples of all corpora; one pass over as many ordinals repeats small corpora and cuts large ones."""
-        return sum(len(order) for order in self._orders)
+        return self._length
+
+    @property
+    def shares(self) -> list[int]:
+        """Samples of each corpus in every block of 1000 ordinals."""
+        return [int(count) for count in self._counts]
 
     def locate(self, ordinal: int, /) -> SampleRef:
         """The sample of an ordinal >= 0; ``epoch`` is the pass over its own corpus."""

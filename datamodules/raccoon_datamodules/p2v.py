@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raccoon_datamodules.batch import P2VBatch
-from raccoon_datamodules.datamodule import Shards, VplmDataModule
+from raccoon_datamodules.datamodule import VplmDataModule
 from raccoon_datamodules.faults import Loaded
+from raccoon_datamodules.mixture import Corpora, Shards
 from raccoon_datamodules.tasks import P2V_TASKS, Choice, FrameSampling, P2VExample, check_weights, make_p2v
 from raccoon_datamodules.view import SampleView
 
@@ -27,7 +28,7 @@ class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
 
     def __init__(
         self,
-        train: Shards,
+        train: Corpora,
         val: Shards | None = None,
         *,
         test: Shards | None = None,

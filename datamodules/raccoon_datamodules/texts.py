@@ -25,9 +25,10 @@ from torch import Tensor
 
 from raccoon_datamodules import prompts
 from raccoon_datamodules.conversation import END_TOKEN, IGNORE, START_TOKEN, Conversation
-from raccoon_datamodules.datamodule import Shards, VplmDataModule
+from raccoon_datamodules.datamodule import VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.layout import Layout
+from raccoon_datamodules.mixture import Shards
 from raccoon_datamodules.order import SampleRef, draw
 from raccoon_datamodules.sources import Source, SyntheticSource
 from raccoon_datamodules.synthetic import Scene, SceneObject, make_scene
@@ -257,6 +258,10 @@ class TextDataModule(VplmDataModule[EncodedText, TextBatch]):
             key=[text.example.key for text in texts],
             ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
         )
+
+    def choice(self, source: Source, ref: SampleRef, ordinal: int, use: str = "train") -> Choice:
+        """The task of an ordinal; every scene serves every task."""
+        return Choice(_drawn(self._tasks, draw(self.seed, ordinal, f"{use}/text")), None, frozenset())
 
     def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> EncodedText:
         assert isinstance(source, SceneTexts)

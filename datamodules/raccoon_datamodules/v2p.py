@@ -9,9 +9,10 @@ import torch
 
 from raccoon_datamodules.batch import V2PBatch
 from raccoon_datamodules.conversation import Conversation, Turn
-from raccoon_datamodules.datamodule import HeldOut, Shards, VplmDataModule
+from raccoon_datamodules.datamodule import HeldOut, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
+from raccoon_datamodules.mixture import Corpora, Shards
 from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PExample, check_weights, make_v2p
 from raccoon_datamodules.view import SampleView
 
@@ -39,7 +40,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
 
     def __init__(
         self,
-        train: Shards,
+        train: Corpora,
         val: Shards | None = None,
         *,
         test: Shards | None = None,

@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from raccoon.cli.vplm import check, synth
+from raccoon.cli.vplm import check, replay, synth
 
-VERBS = (synth, check)
+VERBS = (synth, check, replay)
 
 
 def add_parser(subparsers: Any) -> None:

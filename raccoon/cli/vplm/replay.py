@@ -1,0 +1,136 @@
+"""`raccoon vplm replay`: say which samples an optimizer step trains on, without reading one."""
+
+import argparse
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from raccoon.cli.console import filled
+
+if TYPE_CHECKING:
+    from raccoon.cli.console import Console
+    from raccoon_datamodules.datamodule import VplmDataModule
+
+
+def add_parser(verbs: Any) -> None:
+    """Register the verb."""
+    replay: argparse.ArgumentParser = verbs.add_parser(
+        "replay",
+        help="say which samples a training step reads, without reading them",
+        description="Say which samples, tasks and objects an optimizer step trains on, and which rank reads them. "
+        "The order is arithmetic: no sample is read. Give the run's recipe (its config.yaml), or shards.",
+        epilog="example: raccoon vplm replay --config runs/p2v/tiny/20260101-120000/config.yaml --epoch 0 --step 17",
+    )
+    of = replay.add_mutually_exclusive_group(required=True)
+    of.add_argument(
+        "--config", type=filled, action="append", metavar="RECIPE", help="recipe of the run, then its overlays"
+    )
+    of.add_argument("--data", type=filled, nargs="+", metavar="DIR", help="folders or addresses of shards")
+    replay.add_argument(
+        "--set", action="append", default=[], metavar="K=V", help="a flag of the recipe, such as data.seed=3"
+    )
+    replay.add_argument("--weights", type=float, nargs="+", metavar="W", help="weight of each --data (default: sizes)")
+    replay.add_argument("--tasks", choices=("v2p", "p2v"), default="p2v", help="--data: whose tasks (default p2v)")
+    replay.add_argument("--seed", type=int, metavar="S", help="seed of the order (default: the recipe's, or 0)")
+    replay.add_argument("--global-batch-size", type=int, metavar="G", help="default: the recipe's, or 8")
+    replay.add_argument("--window-shards", type=int, metavar="N", help="--data: shards shuffled together (default 8)")
+    replay.add_argument("--epoch", type=int, metavar="E", help="count the step from the beginning of this epoch")
+    replay.add_argument("--step", type=int, metavar="N", help="optimizer step, from 0 (default 0)")
+    replay.add_argument("--ordinal", type=int, metavar="O", help="begin at an ordinal instead, such as a checkpoint's")
+    replay.add_argument("--ranks", type=int, default=1, metavar="R", help="processes the run had (default 1)")
+    replay.add_argument("--accumulate", type=int, default=1, metavar="A", help="batches a step had (default 1)")
+    replay.add_argument(
+        "--quarantine", type=filled, nargs="+", metavar="FILE", help="the run's lists of bad samples, of all its ranks"
+    )
+    replay.add_argument("--json", action="store_true", help="print one JSON object")
+    replay.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, console: "Console") -> int:
+    """Print the batch."""
+    from raccoon_datamodules.replay import as_table, first_ordinal, known_faults, plan_batch
+
+    if args.ordinal is not None and (args.step is not None or args.epoch is not None):
+        raise ValueError("give --ordinal, or --step with or without --epoch, not both")
+    if args.ordinal is not None and args.ordinal < 0:
+        raise ValueError(f"--ordinal must not be negative, got {args.ordinal}")
+    if args.config is not None and (args.weights is not None or args.window_shards is not None):
+        raise ValueError("--weights and --window-shards go with --data; a recipe states its own, change them by --set")
+    if args.data is not None and args.set:
+        raise ValueError("--set goes with --config; with --data give --seed, --weights and the other options")
+    bad = known_faults(args.quarantine or ())
+    data = _from_shards(args) if args.config is None else _from_recipe(args)
+    began = time.perf_counter()
+    length = len(data.order)
+    opened = time.perf_counter()
+    size = data.global_batch_size
+    start = args.ordinal
+    if start is None:
+        start = first_ordinal(args.step or 0, epoch=args.epoch, epoch_length=length, global_batch=size)
+    batch = plan_batch(data, start, ranks=args.ranks, parts=args.accumulate, bad=bad)
+    found = time.perf_counter()
+    at = f"step {start // size} of the run, " if start % size == 0 else ""
+    console.say(
+        f"{at}ordinals {start} to {start + size - 1}, epoch {start // length} of {length:,} samples, seed {data.seed}"
+    )
+    places = [getattr(getattr(one, "index", None), "base", type(one).__name__) for one in data.sources]
+    if len(places) > 1:
+        console.say(", ".join(f"corpus {number} is {place}" for number, place in enumerate(places)))
+    for line in as_table(batch):
+        console.say(line)
+    console.note(f"index read in {opened - began:.3f} s, place found in {found - opened:.3f} s, no sample read")
+    console.result(
+        {
+            "seed": data.seed,
+            "global_batch_size": size,
+            "epoch_length": length,
+            "step": start // size if start % size == 0 else None,
+            "epoch": start // length,
+            "ordinals": [start, start + size],
+            "corpora": places,
+            "samples": [asdict(one) for one in batch],
+            "seconds": {"index": round(opened - began, 6), "resume": round(found - opened, 6)},
+        }
+    )
+    return 0
+
+
+def _from_shards(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
+    from raccoon_datamodules.p2v import P2VDataModule
+    from raccoon_datamodules.v2p import V2PDataModule
+
+    made: type[P2VDataModule] | type[V2PDataModule] = P2VDataModule if args.tasks == "p2v" else V2PDataModule
+    return made(
+        args.data,
+        weights=args.weights,
+        seed=0 if args.seed is None else args.seed,
+        global_batch_size=8 if args.global_batch_size is None else args.global_batch_size,
+        window_shards=8 if args.window_shards is None else args.window_shards,
+    )
+
+
+def _from_recipe(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
+    """The datamodule of a training recipe; nothing else of it is built."""
+    from jsonargparse import ArgumentParser
+
+    from raccoon.recipes import PARSER_MODE, load
+    from raccoon_datamodules.datamodule import VplmDataModule
+
+    name, *overlays = args.config
+    flags = {"seed": args.seed, "global_batch_size": args.global_batch_size}
+    given = [f"data.{key}={value}" for key, value in flags.items() if value is not None]
+    recipe = load(name, overlays, [*args.set, *given])
+    if "data" not in recipe:
+        raise ValueError(f"the recipe {name} has no section data, so it trains on nothing; give one of `raccoon fit`")
+    parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
+    parser.add_subclass_arguments(VplmDataModule, "data", required=True)
+    try:
+        data = parser.instantiate(parser.parse_object({"data": recipe["data"]})).data
+    except Exception as err:
+        raise ValueError(f"the section data of {name} does not make a training datamodule: {_said(err)}") from err
+    assert isinstance(data, VplmDataModule)
+    return data
+
+
+def _said(err: Exception) -> str:
+    return " ".join(str(err).split())[:400]
