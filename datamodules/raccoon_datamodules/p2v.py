@@ -11,6 +11,7 @@ from raccoon_datamodules.batch import P2VBatch
 from raccoon_datamodules.datamodule import VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.mixture import Corpora, Shards
+from raccoon_datamodules.pixels import stack_planes
 from raccoon_datamodules.tasks import P2V_TASKS, Choice, FrameSampling, P2VExample, check_weights, make_p2v
 from raccoon_datamodules.view import SampleView
 
@@ -93,5 +94,4 @@ class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
 
 def _pixels(clips: list[NDArray[np.uint8]]) -> Tensor:
     """Clips uint8 [F, H, W, 3] to float32 [B, F, 3, H, W] in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).contiguous()
-    return stacked.float().div_(127.5).sub_(1.0)
+    return stack_planes(clips).float().div_(127.5).sub_(1.0)

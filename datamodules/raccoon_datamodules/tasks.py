@@ -20,11 +20,9 @@ chosen frames, the frame of the segment that holds its middle appearance is exch
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,6 +91,38 @@ class P2VExample:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class V2PPlan:
+    """What a describer's example will be, before a picture is decoded: ``frames`` of ``member``, instruction, answer.
+
+    ``frames`` are frame numbers in the order they are shown; a short clip's last one comes several times.
+    """
+
+    member: str
+    frames: tuple[int, ...]
+    task: V2PTask
+    instruction: str
+    answer: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class P2VPlan:
+    """What a painter's example will be, before a picture is decoded.
+
+    ``target`` and ``condition`` are members; the edit mask is that of ``object_id``, or its ``boxes``.
+    """
+
+    target: str
+    condition: str
+    object_id: str
+    boxes: bool
+    frames: tuple[int, ...]
+    prompt: str
+    task: EditKind
+    key: str
+
+
 def check_weights(weights: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
     """Return task weights in a fixed order, those of weight 0 left out.
 
@@ -113,22 +143,28 @@ def choose(suffixes: Collection[str], weights: Mapping[str, float], rng: np.rand
     Raises:
         MemberError: if the sample can serve none of the tasks.
     """
-    there = set(suffixes)
-    ids = sorted({found[1] for found in map(parse_suffix, there) if found and found[1]})
-    options: dict[str, list[Choice]] = {}
-    for task in weights:
-        subjects: list[str | None] = [*ids] if _OBJECT_MEMBERS[task] else [None]
-        choices = [Choice(task, subject, _wanted(task, subject)) for subject in subjects]
-        options[task] = [choice for choice in choices if choice.wanted <= there]
+    options = choices(suffixes, weights)
     possible = [task for task in weights if options[task]]
     if not possible:
         raise MemberError(
-            "members", f"none of the tasks {', '.join(weights)} can be made from {', '.join(sorted(there))}"
+            "members", f"none of the tasks {', '.join(weights)} can be made from {', '.join(sorted(set(suffixes)))}"
         )
     ends = np.cumsum([weights[task] for task in possible])
     which = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
     found = options[possible[min(which, len(possible) - 1)]]
     return found[int(rng.random() * len(found))]
+
+
+def choices(suffixes: Collection[str], weights: Mapping[str, float]) -> dict[str, list[Choice]]:
+    """Everything that `choose` may draw for a sample with these members, by task; none for a task it cannot serve."""
+    there = set(suffixes)
+    ids = sorted({found[1] for found in map(parse_suffix, there) if found and found[1]})
+    options: dict[str, list[Choice]] = {}
+    for task in weights:
+        subjects: list[str | None] = [*ids] if _OBJECT_MEMBERS[task] else [None]
+        every = [Choice(task, subject, _wanted(task, subject)) for subject in subjects]
+        options[task] = [choice for choice in every if choice.wanted <= there]
+    return options
 
 
 def sample_frames(
@@ -166,21 +202,34 @@ def make_v2p(
 
     A described clip's answer is one of its phrasings, drawn evenly. Raises MemberError if a member cannot be read.
     """
+    plan = plan_v2p(view, choice, num_frames=num_frames, rng=rng, sampling=sampling)
+    return V2PExample(
+        pictures(view, plan.member, plan.frames, size), plan.task, plan.instruction, plan.answer, plan.key
+    )
+
+
+def plan_v2p(
+    view: SampleView,
+    choice: Choice,
+    *,
+    num_frames: int,
+    rng: np.random.Generator,
+    sampling: FrameSampling = "uniform",
+) -> V2PPlan:
+    """What `make_v2p` will make of the same arguments; reads no pictures."""
     frames = sample_frames(view.num_frames, num_frames, sampling=sampling, rng=rng)
     if choice.task == "describe":
         every = view.paragraphs()
         answer = str(every[int(rng.random() * len(every))])
-        pictures = resize(_gather(view.clip, frames), size)
-        return V2PExample(pictures, "describe", prompts.DESCRIBE_ALL, answer, view.key)
+        return V2PPlan(members.VIDEO, tuple(frames), "describe", prompts.DESCRIBE_ALL, answer, view.key)
     info = view.object(_object_of(choice))
     frames = _with_object(frames, info)
     if choice.task == "describe_object":
-        pictures = resize(_gather(view.clip, frames), size)
         instruction = prompts.describe_object(info.name)
-        return V2PExample(pictures, "describe_object", instruction, str(_described(info)), view.key)
-    pictures = resize(_gather(partial(view.inpainted, info.id), frames), size)
+        return V2PPlan(members.VIDEO, tuple(frames), "describe_object", instruction, str(_described(info)), view.key)
     instruction = prompts.plan_layout(info.name, num_frames=len(frames), description=info.description)
-    return V2PExample(pictures, "layout", instruction, str(Layout(info.name, info.boxes[frames])), view.key)
+    answer = str(Layout(info.name, info.boxes[frames]))
+    return V2PPlan(object_suffix("inpainted", info.id), tuple(frames), "layout", instruction, answer, view.key)
 
 
 def make_p2v(
@@ -196,30 +245,55 @@ def make_p2v(
 
     Raises MemberError if a member cannot be read. Source: section 3.3, "Video Diffusion Model Fine-tuning".
     """
+    plan = plan_p2v(view, choice, num_frames=num_frames, rng=rng, sampling=sampling)
+    mask = edit_mask(view, plan, size)
+    target = pictures(view, plan.target, plan.frames, size)
+    condition = target if plan.condition == plan.target else pictures(view, plan.condition, plan.frames, size)
+    return P2VExample(target, condition, mask, plan.prompt, plan.task, plan.key)
+
+
+def plan_p2v(
+    view: SampleView,
+    choice: Choice,
+    *,
+    num_frames: int,
+    rng: np.random.Generator,
+    sampling: FrameSampling = "segments",
+) -> P2VPlan:
+    """What `make_p2v` will make of the same arguments; reads no pictures."""
     frames = sample_frames(view.num_frames, num_frames, sampling=sampling, rng=rng)
     info = view.object(_object_of(choice))
     frames = _with_object(frames, info)
-    mask = resize_mask(view.mask(info.id, frames), size)
-    original = resize(_gather(view.clip, frames), size)
+    original, background = members.VIDEO, object_suffix("inpainted", info.id)
+    task: EditKind
     if choice.task == "change":
-        words = prompts.paint_prompt("change", _described(info))
-        return P2VExample(original, original, mask, words, "change", view.key)
-    background = resize(_gather(partial(view.inpainted, info.id), frames), size)
-    if choice.task == "remove":
-        return P2VExample(background, original, mask, prompts.paint_prompt("remove"), "remove", view.key)
-    boxes = mask_of_boxes(boxes_of(mask), height=size[0], width=size[1])
-    words = prompts.paint_prompt("add", _described(info))
-    return P2VExample(original, background, boxes, words, "add", view.key)
+        task, target, condition = "change", original, original
+    elif choice.task == "remove":
+        task, target, condition = "remove", background, original
+    else:
+        task, target, condition = "add", original, background
+    prompt = prompts.paint_prompt("remove") if task == "remove" else prompts.paint_prompt(task, _described(info))
+    return P2VPlan(target, condition, info.id, task == "add", tuple(frames), prompt, task, view.key)
 
 
-def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Frames uint8 [F, H, W, 3] at another (height, width): by area where it shrinks, bilinear where it grows."""
-    height, width = size
-    if frames.shape[1:3] == (height, width):
-        return frames
-    shrinks = height * width < frames.shape[1] * frames.shape[2]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
+def edit_mask(view: SampleView, plan: P2VPlan, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The edit mask of a painter's example, uint8 {0, 1} [F, H, W] of ``size``, 1 = edit here."""
+    mask = resize_mask(view.mask(plan.object_id, plan.frames), size)
+    return mask_of_boxes(boxes_of(mask), height=size[0], width=size[1]) if plan.boxes else mask
+
+
+def pictures(view: SampleView, member: str, frames: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames uint8 [F, H, W, 3] of the clip or of an inpainted clip, at ``size``; a number may come more than once.
+
+    Raises:
+        ValueError: if the member holds no pictures.
+    """
+    kind, object_id = parse_suffix(member) or (None, None)
+    if kind not in ("video", "inpainted"):
+        raise ValueError(f"pictures are in {members.VIDEO} and inpainted-ID.mp4, got {member}")
+    if object_id is None:
+        return _gather(lambda numbers: view.clip(numbers, size), frames)
+    return _gather(lambda numbers: view.inpainted(object_id, numbers, size), frames)
 
 
 def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

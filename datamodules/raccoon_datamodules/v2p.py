@@ -13,6 +13,7 @@ from raccoon_datamodules.datamodule import HeldOut, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
+from raccoon_datamodules.pixels import stack_planes
 from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PExample, check_weights, make_v2p
 from raccoon_datamodules.view import SampleView
 
@@ -102,9 +103,9 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         """Frames to float in [0, 1], texts padded on the right to the longest."""
         values = [one.value for one in loaded if one.value is not None]
         texts = self._linked().collate([value.turn for value in values])
-        frames = torch.from_numpy(np.stack([value.example.frames for value in values]))
+        frames = stack_planes([value.example.frames for value in values])
         return V2PBatch(
-            frames=frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255.0),
+            frames=frames.float().div_(255.0),
             grid=None,
             superpixels=None,
             input_ids=texts.input_ids,

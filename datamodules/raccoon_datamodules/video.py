@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from raccoon_datamodules.video_bytes import decode_bytes
 from raccoon_datamodules.video_probe import VideoInfo, probe
-from raccoon_datamodules.video_read import DecodedFrames, decode_bytes, read_frames
+from raccoon_datamodules.video_read import DecodedFrames, read_frames
 from raccoon_datamodules.video_source import last_duration
 from raccoon_datamodules.video_write import encode_bytes, write_video
 
@@ -184,11 +185,19 @@ def encode_clip(video: Video, *, crf: int | None = None) -> bytes:
     return encode_bytes(video, crf)
 
 
-def decode_clip(data: bytes, *, frame_indices: Sequence[int] | None = None, num_threads: int = 1) -> Video:
+def decode_clip(
+    data: bytes,
+    *,
+    frame_indices: Sequence[int] | None = None,
+    num_threads: int = 1,
+    size: tuple[int, int] | None = None,
+) -> Video:
     """Decode what `encode_clip` made, bit for bit; with ``frame_indices`` (increasing) only those frames.
+
+    With ``size`` (height, width) each frame is resized as it is decoded, see `pixels.resize`.
 
     Raises:
         ValueError: if data is no such clip, is cut off, or an index is not one of its frames.
     """
-    read: DecodedFrames = decode_bytes(data, frame_indices, num_threads)
+    read: DecodedFrames = decode_bytes(data, frame_indices, num_threads, size=size)
     return Video(read.frames, read.fps, read.timestamps, None, read.frame_indices, read.decoder)

@@ -10,14 +10,12 @@ within one call, and small clips (under 64 MiB) are decoded with one thread.
 """
 
 import importlib
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import av
 import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
@@ -30,7 +28,6 @@ from raccoon_datamodules.video_source import (
     mean_rate,
     open_source,
     read_index,
-    seconds_of,
     truncated,
     undamaged_frames,
     video_stream,
@@ -292,30 +289,3 @@ def _walk(path: Path, index: FrameIndex | None, chosen: NDArray[np.int64]) -> It
                 if frame.pts is not None and frame.pts >= index.pts[chosen[last]]:
                     break
             position = last + 1
-
-
-def decode_bytes(data: bytes, frame_indices: Sequence[int] | None, num_threads: int) -> DecodedFrames:
-    """Decode an in-memory clip; see `decode_clip`."""
-    try:
-        with av.open(io.BytesIO(data), format="mp4") as container:
-            stream = container.streams.video[0]
-            context = stream.codec_context
-            context.thread_count = num_threads
-            time_base, rate, announced = stream.time_base, float(stream.average_rate or 0), stream.frames
-            chosen = np.asarray(range(announced) if frame_indices is None else frame_indices, dtype=np.int64)
-            if chosen.size == 0 or chosen[0] < 0 or chosen[-1] >= announced or (np.diff(chosen) <= 0).any():
-                raise ValueError(f"frame_indices must increase within [0, {announced}), got {chosen.tolist()}")
-            frames = np.empty((len(chosen), context.height, context.width, 3), dtype=np.uint8)
-            pts = np.empty(len(chosen), dtype=np.int64)
-            slot, wanted = 0, chosen.tolist()
-            for number, frame in enumerate(container.decode(stream)):
-                if number == wanted[slot]:
-                    frames[slot], pts[slot] = to_rgb(frame), frame.pts
-                    slot += 1
-                    if slot == len(wanted):
-                        break
-    except (av.error.FFmpegError, IndexError) as err:
-        raise ValueError(f"the clip ({len(data)} bytes) must be an mp4 from encode_clip, it cannot be decoded") from err
-    if slot < len(wanted):
-        raise ValueError(f"the clip ({len(data)} bytes) is cut off: {slot} of {len(wanted)} frames can be decoded")
-    return DecodedFrames(frames, rate, seconds_of(pts, time_base), chosen, "pyav")

@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 from raccoon_datamodules import members
 from raccoon_datamodules.members import MemberError, MetaRecord, ObjectInfo
 from raccoon_datamodules.paragraph import Paragraph
-from raccoon_datamodules.video import Video, decode_clip
+from raccoon_datamodules.pixels import resize
+from raccoon_datamodules.video import Video
+from raccoon_datamodules.video_bytes import decode_bytes
 
 if TYPE_CHECKING:
     from raccoon_datamodules.sample import VplmSample
 
 Frames = Sequence[int] | None
+Size = tuple[int, int] | None
 
 
 class SampleView(Protocol):
-    """A sample whose parts are decoded when asked for; ``frames`` are rising frame numbers of the clip, None = all."""
+    """A sample whose parts are decoded when asked for.
+
+    ``frames`` are rising frame numbers of the clip, None = all; ``size`` is a (height, width) that pictures are resized
+    to as they are decoded (see `pixels.resize`), None = as stored.
+    """
 
     @property
     def key(self) -> str:
@@ -39,11 +46,11 @@ class SampleView(Protocol):
         """The reference paragraph, then its other phrasings."""
         ...
 
-    def clip(self, frames: Frames = None, /) -> NDArray[np.uint8]:
+    def clip(self, frames: Frames = None, size: Size = None, /) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] of the clip."""
         ...
 
-    def inpainted(self, object_id: str, frames: Frames = None, /) -> NDArray[np.uint8]:
+    def inpainted(self, object_id: str, frames: Frames = None, size: Size = None, /) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] of the clip without one object."""
         ...
 
@@ -96,13 +103,13 @@ class MemberView:
         every = [value.get("paragraph"), *value["phrasings"]]
         return tuple(members.paragraph_from_json(p, members.PARAGRAPH) for p in every)
 
-    def clip(self, frames: Frames = None, /) -> NDArray[np.uint8]:
+    def clip(self, frames: Frames = None, size: Size = None, /) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] of the clip."""
-        return self._decode(members.VIDEO, frames)
+        return self._decode(members.VIDEO, frames, size)
 
-    def inpainted(self, object_id: str, frames: Frames = None, /) -> NDArray[np.uint8]:
+    def inpainted(self, object_id: str, frames: Frames = None, size: Size = None, /) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] of the clip without one object."""
-        return self._decode(members.object_suffix("inpainted", object_id), frames)
+        return self._decode(members.object_suffix("inpainted", object_id), frames, size)
 
     def mask(self, object_id: str, frames: Frames = None, /) -> NDArray[np.uint8]:
         """Mask uint8 {0, 1} [n, H, W] of one object."""
@@ -137,17 +144,18 @@ class MemberView:
         times = self.meta.timestamps if frames is None else self.meta.timestamps[list(frames)]
         return Video.from_frames(pictures, self.meta.fps, timestamps=times)
 
-    def _decode(self, suffix: str, frames: Frames) -> NDArray[np.uint8]:
+    def _decode(self, suffix: str, frames: Frames, size: Size) -> NDArray[np.uint8]:
         self._check_frames(frames)
         data = self.bytes_of(suffix)
+        stored = (self.meta.height, self.meta.width)
         try:
-            pictures = decode_clip(data, frame_indices=frames).frames
+            pictures = decode_bytes(data, frames, 1, size=size, stored_size=stored).frames
         except (ValueError, OSError, RuntimeError, LookupError, EOFError, AttributeError, MemoryError) as err:
             # A damaged header may leave a stream without a decoder (AttributeError) or with an absurd size.
             raise MemberError(suffix, f"cannot be decoded: {err}") from err
-        expected = (self.num_frames if frames is None else len(frames), self.meta.height, self.meta.width, 3)
-        if pictures.shape != expected:
-            raise MemberError(suffix, f"must decode to {list(expected)} as meta.json says, got {list(pictures.shape)}")
+        if frames is None and len(pictures) != self.num_frames:
+            expected = [self.num_frames, *pictures.shape[1:]]
+            raise MemberError(suffix, f"must decode to {expected} as meta.json says, got {list(pictures.shape)}")
         return pictures
 
 
@@ -172,20 +180,20 @@ class MemoryView:
         """The reference paragraph, then its other phrasings."""
         return (self._sample.paragraph, *self._sample.phrasings)
 
-    def clip(self, frames: Frames = None, /) -> NDArray[np.uint8]:
+    def clip(self, frames: Frames = None, size: Size = None, /) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] of the clip."""
-        return _pick(self._sample.video.frames, frames)
+        return _pick(self._sample.video.frames, frames, size)
 
-    def inpainted(self, object_id: str, frames: Frames = None, /) -> NDArray[np.uint8]:
+    def inpainted(self, object_id: str, frames: Frames = None, size: Size = None, /) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] of the clip without one object."""
         video = self._objects[object_id].inpainted
         if video is None:
             raise MemberError(members.object_suffix("inpainted", object_id), "is missing")
-        return _pick(video.frames, frames)
+        return _pick(video.frames, frames, size)
 
     def mask(self, object_id: str, frames: Frames = None, /) -> NDArray[np.uint8]:
         """Mask uint8 {0, 1} [n, H, W] of one object."""
-        return _pick(self._objects[object_id].mask, frames)
+        return _pick(self._objects[object_id].mask, frames, None)
 
     def object(self, object_id: str, /) -> ObjectInfo:
         """An object's record."""
@@ -196,5 +204,6 @@ class MemoryView:
         )
 
 
-def _pick(array: NDArray[np.uint8], frames: Frames) -> NDArray[np.uint8]:
-    return array if frames is None else array[list(frames)]
+def _pick(array: NDArray[np.uint8], frames: Frames, size: Size) -> NDArray[np.uint8]:
+    picked = array if frames is None else array[list(frames)]
+    return picked if size is None else resize(picked, size)

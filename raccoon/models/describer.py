@@ -20,7 +20,8 @@ from raccoon.models.video_llm import VideoLLM
 from raccoon_datamodules import prompts
 from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
-from raccoon_datamodules.tasks import resize, sample_frames
+from raccoon_datamodules.pixels import resize
+from raccoon_datamodules.tasks import sample_frames
 from raccoon_datamodules.video import Video
 
 DESCRIBE_OPTIONS = ("object", "seed", "temperature")

@@ -9,6 +9,7 @@ from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.masks import boxes_of, mask_of_boxes
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.order import draw
+from raccoon_datamodules.pixels import resize
 from raccoon_datamodules.sample import encode
 from raccoon_datamodules.tasks import (
     P2V_TASKS,
@@ -18,7 +19,6 @@ from raccoon_datamodules.tasks import (
     choose,
     make_p2v,
     make_v2p,
-    resize,
     resize_mask,
     sample_frames,
 )
