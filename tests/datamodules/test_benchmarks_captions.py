@@ -69,7 +69,7 @@ def test_the_training_split_is_read_when_asked_for(cooking):
 
 
 def test_the_paper_asks_for_a_hundred_videos_of_each(cooking):
-    with pytest.raises(ValueError, match="youcook2 must have at least 100 videos for this selection, 2 of 3 are there"):
+    with pytest.raises(ValueError, match="YouCook2 must have at least 100 videos for this selection, 2 of 3 are there"):
         youcook2(cooking)
 
 

@@ -62,7 +62,7 @@ def activitynet_captions(
         return BenchmarkItem(name, source, captions=captions, segments=tuple(told))
 
     every = {name for _, records in annotators for name in records}
-    return select("activitynet_captions", every, make, count=count, seed=seed, chosen=names)
+    return select("ActivityNet Captions", every, make, count=count, seed=seed, chosen=names)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def davis(
             name, folder, fps=FPS, masks=mask_folder, captions=(caption,) if caption else (), edits=asked
         )
 
-    found = select("davis", _names(root, year, split), make, count=count, seed=seed, chosen=names)
+    found = select("DAVIS", _names(root, year, split), make, count=count, seed=seed, chosen=names)
     without = [item.name for item in found if edits is not None and not item.edits]
     if without:
         raise ValueError(

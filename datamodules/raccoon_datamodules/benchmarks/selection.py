@@ -18,12 +18,10 @@ Names = str | Path | Sequence[str]
 
 
 def hash_order(names: Iterable[str], *, benchmark: str, seed: int = 0) -> list[str]:
-    """Names in the order of the BLAKE2b (16 bytes) of ``"{seed}/{benchmark}/{name}"`` in UTF-8."""
+    """Names in the order of the BLAKE2b (16 bytes) of ``"{seed}/{benchmark}/{name}"``, the benchmark in lower case."""
 
-    def digest(name: str) -> bytes:
-        return hashlib.blake2b(f"{seed}/{benchmark}/{name}".encode(), digest_size=16).digest()
-
-    return sorted(set(names), key=digest)
+    prefix = f"{seed}/{benchmark.lower()}/"
+    return sorted(set(names), key=lambda name: hashlib.blake2b((prefix + name).encode(), digest_size=16).digest())
 
 
 def select(

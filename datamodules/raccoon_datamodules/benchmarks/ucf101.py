@@ -67,7 +67,7 @@ def ucf101(
             return None
         return BenchmarkItem(name, file, captions=(_in_words(file.parent.name),), label=file.parent.name)
 
-    return select("ucf101", files, make, count=count, seed=seed, chosen=names)
+    return select("UCF101", files, make, count=count, seed=seed, chosen=names)
 
 
 def _classes(path: Path) -> dict[str, str]:

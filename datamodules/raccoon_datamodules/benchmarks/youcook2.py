@@ -71,7 +71,7 @@ def youcook2(
             label=None if recipe is None else str(recipe),
         )
 
-    return select("youcook2", records, make, count=count, seed=seed, chosen=names)
+    return select("YouCook2", records, make, count=count, seed=seed, chosen=names)
 
 
 def _steps(record: Any, where: str) -> tuple[Segment, ...]:
