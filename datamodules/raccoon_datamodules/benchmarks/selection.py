@@ -19,7 +19,6 @@ Names = str | Path | Sequence[str]
 
 def hash_order(names: Iterable[str], *, benchmark: str, seed: int = 0) -> list[str]:
     """Names in the order of the BLAKE2b (16 bytes) of ``"{seed}/{benchmark}/{name}"``, the benchmark in lower case."""
-
     prefix = f"{seed}/{benchmark.lower()}/"
     return sorted(set(names), key=lambda name: hashlib.blake2b((prefix + name).encode(), digest_size=16).digest())
 
