@@ -1,0 +1,196 @@
+"""Real processes: whoever reads, the run sees the same samples; killed by SIGKILL, it goes on with the next one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from raccoon_datamodules.p2v import P2VDataModule
+from raccoon_datamodules.synthetic import make_sample
+from raccoon_datamodules.synthetic.generate import seed_of
+from raccoon_datamodules.writer import write_shards
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+# 22 samples an epoch, steps of 6: no epoch but the third ends with a step.
+SAMPLES, BATCH = 22, 6
+STEPS = 3 * SAMPLES // BATCH
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*",
+    "ignore:.*TPU.*",
+    # The run is continued in another folder.
+    "ignore:The dirpath has changed",
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return corpus(tmp_path_factory.mktemp("data") / "train", SAMPLES)
+
+
+def corpus(folder, count, *, first=0, split="train"):
+    scenes = (
+        make_sample(seed_of(split, first + i), "easy", num_frames=2, size=(16, 16), fps=8.0) for i in range(count)
+    )
+    write_shards(scenes, folder, split=split, samples_per_shard=5)
+    return folder
+
+
+def start(out, train, ranks, fits):
+    """Start the processes in a group of their own, as a scheduler does."""
+    out.mkdir(exist_ok=True)
+    plan = out / "plan.json"
+    plan.write_text(json.dumps({"out": str(out), "train": str(train), "ranks": ranks, "fits": fits}))
+    paths = [str(ROOT), str(ROOT / "datamodules"), str(ROOT / "kernels")]
+    taken_out = ("PL_", "MASTER_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(taken_out)}
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    with (out / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "elastic_run.py"), str(plan)],
+            stdout=log, stderr=log, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+
+def finish(out, train, ranks, fits, *, timeout=240):
+    process = start(out, train, ranks, fits)
+    try:
+        assert process.wait(timeout) == 0, (out / "log.txt").read_text()
+    finally:
+        end(process)
+
+
+def end(process):
+    """SIGKILL for every process of the group, ranks and workers alike."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+def kill_when_held(out, train, ranks, fit, *, timeout=240):
+    """Run until every rank waits, in the middle of an epoch and of a step, and kill all."""
+    process = start(out, train, ranks, [fit])
+    began = time.monotonic()
+    try:
+        while not all((out / f"{fit['name']}.held{rank}").exists() for rank in range(ranks)):
+            assert process.poll() is None, (out / "log.txt").read_text()
+            assert time.monotonic() - began < timeout, (out / "log.txt").read_text()
+            time.sleep(0.05)
+    finally:
+        end(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def steps_of(out, name, ranks):
+    """{step: its samples, rank after rank}, from what the ranks wrote down."""
+    found = {}
+    for rank in range(ranks):
+        for line in (out / f"{name}.rank{rank}.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            found.setdefault(record["step"], []).extend(map(tuple, record["samples"]))
+    return found
+
+
+def told(shards, *, seed=0):
+    """The order of three epochs, as one process would read it: (ordinal, key) by arithmetic alone."""
+    data = P2VDataModule(str(shards), seed=seed)
+    return list(enumerate(data.keys_of(range(3 * SAMPLES))))
+
+
+def keys(steps):
+    return [sample[:2] for step in sorted(steps) for sample in steps[step]]
+
+
+@pytest.fixture(scope="module")
+def killed(shards, tmp_path_factory):
+    """A run of two ranks, killed in its sixth step; the newest checkpoint is that of step 4."""
+    out = tmp_path_factory.mktemp("killed")
+    kill_when_held(out, shards, 2, {"name": "killed", "steps": STEPS, "hold": 5, "workers": 1})
+    return out
+
+
+@pytest.fixture(scope="module")
+def checkpoint(killed):
+    found = sorted(killed.glob("killed/step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
+    assert [path.name for path in found] == ["step=2.ckpt", "step=4.ckpt"]
+    return found[-1]
+
+
+def test_a_killed_run_of_two_ranks_goes_on_with_one_without_losing_or_repeating_a_sample(
+    shards, killed, checkpoint, tmp_path, monkeypatch
+):
+    expected = told(shards)
+    before = steps_of(killed, "killed", 2)
+    # Step 5 was finished after the checkpoint, so it is done again.
+    assert sorted(before) == [1, 2, 3, 4, 5]
+    assert torch.load(checkpoint)["P2VDataModule"]["ordinal"] == 4 * BATCH
+    after = resumed_here(tmp_path, shards, checkpoint, monkeypatch)
+    assert sorted(after) == list(range(5, STEPS + 1))
+    assert after[5] == before[5]
+    del before[5]
+    assert keys({**before, **after}) == expected
+    for epoch in range(3):
+        passed = [key for _, key in expected[epoch * SAMPLES : (epoch + 1) * SAMPLES]]
+        assert len(set(passed)) == SAMPLES
+
+
+def resumed_here(out, shards, checkpoint, monkeypatch):
+    """Continue in this very process, on one rank."""
+    monkeypatch.syspath_prepend(str(HERE))
+    from elastic_run import fit
+
+    fit(str(out), str(shards), 1, "resumed", STEPS, resume=str(checkpoint))
+    return steps_of(out, "resumed", 1)
+
+
+@pytest.mark.slow  # three processes and their workers
+def test_a_killed_run_of_two_ranks_goes_on_with_three(shards, killed, checkpoint, tmp_path):
+    fit = {"name": "three", "steps": STEPS, "workers": 2, "resume": str(checkpoint)}
+    finish(tmp_path, shards, 3, [fit])
+    before, after = steps_of(killed, "killed", 2), steps_of(tmp_path, "three", 3)
+    assert sorted(after) == list(range(5, STEPS + 1))
+    assert after[5] == before.pop(5)
+    assert keys({**before, **after}) == told(shards)
+
+
+@pytest.mark.slow  # two processes twice
+def test_a_killed_run_on_the_same_layout_ends_in_the_same_weights_bit_for_bit(shards, killed, checkpoint, tmp_path):
+    # The uninterrupted run, and the continued one with another number of workers.
+    whole = {"name": "whole", "steps": STEPS, "workers": 0}
+    again = {"name": "again", "steps": STEPS, "workers": 2, "resume": str(checkpoint)}
+    finish(tmp_path, shards, 2, [whole])
+    finish(tmp_path, shards, 2, [again])
+    first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "again"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    ended = [torch.load(tmp_path / name / "step=10.ckpt") for name in ("whole", "again")]
+    assert ended[0]["P2VDataModule"] == ended[1]["P2VDataModule"]
+    moments = [one["optimizer_states"][0]["state"] for one in ended]
+    assert all(torch.equal(moments[0][i][key], moments[1][i][key]) for i in moments[0] for key in moments[0][i])
+    whole_steps, again_steps = steps_of(tmp_path, "whole", 2), steps_of(tmp_path, "again", 2)
+    assert again_steps == {step: samples for step, samples in whole_steps.items() if step > 4}
+
+
+def test_two_ranks_read_together_for_three_epochs_what_one_rank_reads(shards, tmp_path):
+    """Whatever the number of workers and of accumulated batches; the validation set is smaller than the ranks."""
+    val = corpus(tmp_path / "val", 1, split="val")
+    layouts = {
+        "plain": {"val": str(val)},
+        "worker": {"workers": 1},
+        "workers": {"workers": 2},
+        "parts": {"accumulate": 3, "workers": 1, "val": str(val)},
+    }
+    finish(tmp_path, shards, 2, [{"name": name, "steps": STEPS, **how} for name, how in layouts.items()])
+    expected = told(shards)
+    for name in layouts:
+        steps = steps_of(tmp_path, name, 2)
+        assert keys(steps) == expected, name
+        assert steps == steps_of(tmp_path, "plain", 2), name
