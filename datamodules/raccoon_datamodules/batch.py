@@ -1,4 +1,4 @@
-"""The two batches a training step receives, the legend of shape letters and the one mask convention.
+"""The batches a training step receives, the legend of shape letters and the one mask convention.
 
 Letters, everywhere in this project: **B** batch, **F** frames, **C** channels, **H W** pixels, **h w** token grid,
 **t** encoded frames, **d** feature width, **S** superpixels, **k** clusters, **v** overlap, **N** visual tokens,
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-T = TypeVar("T", "V2PBatch", "P2VBatch")
+T = TypeVar("T", "V2PBatch", "P2VBatch", "P2VLatentBatch")
 
 
 def _pinned(batch: T) -> T:
@@ -34,6 +34,8 @@ class V2PBatch:
     - ``grid`` [B, t, h, w, d] float, cached features of the visual encoder.
 
     ``superpixels`` [B, F, H, W] int16 local ids (each frame counts from 0), or None to let the model compute them.
+    ``superpixel_means`` [B, F, S, C] int32 stand beside a ``grid`` and its superpixels: what the model says of their
+    pixels, by which it clusters them; without them a grid gives other tokens than the frames it is of.
     ``input_ids``, ``labels``, ``attention_mask`` [B, L] int64; labels are -100 outside the answer.
     ``task`` and ``key`` hold one string per sample; ``ordinal`` [B] int64 is each sample's place in the run's order.
 
@@ -50,6 +52,7 @@ class V2PBatch:
     task: list[str]
     key: list[str]
     ordinal: Tensor
+    superpixel_means: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.frames is None) == (self.grid is None):
@@ -81,5 +84,29 @@ class P2VBatch:
     ordinal: Tensor
 
     def pin_memory(self) -> "P2VBatch":
+        """The batch in page-locked memory; called by torch's DataLoader."""
+        return _pinned(self)
+
+
+@dataclass(slots=True)
+class P2VLatentBatch:
+    """A `P2VBatch` whose frozen parts were computed before (`raccoon cache`): latents instead of frames.
+
+    - ``target`` [B, F, C, h, w] float, the target's normalised latents;
+    - ``condition`` [B, F, C, h, w] float, the condition's: of the **masked** frames if the model masks in pixels, of
+      the unmasked ones if it masks latents;
+    - ``text`` [B, L, d] float, the prompts' features; the rest as in `P2VBatch`.
+    """
+
+    target: Tensor
+    condition: Tensor
+    edit_mask: Tensor
+    text: Tensor
+    prompt: list[str]
+    task: list[str]
+    key: list[str]
+    ordinal: Tensor
+
+    def pin_memory(self) -> "P2VLatentBatch":
         """The batch in page-locked memory; called by torch's DataLoader."""
         return _pinned(self)

@@ -28,6 +28,8 @@ _GPU_PIXELS = 32 * 336 * 336
 # Superpixels are described in steps of this size. Colours carry rounding noise of about 1e-5, which depends on the
 # machine and would be all there is to cluster where a clip is flat; an 8-bit grey level is 0.4 of L, 0.004 in sRGB.
 _STEP = 1.0 / 1024
+# What `MGSPooling.describe` says of an id that owns no pixel.
+_NO_PIXEL = torch.iinfo(torch.int32).min
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,11 +103,12 @@ class MGSPooling(nn.Module):
     def forward(
         self,
         grid: Tensor,
-        frames: Tensor,
+        frames: Tensor | None,
         superpixels: Tensor,
         num_superpixels: int,
         *,
         superpixel_grid: tuple[int, int] | None = None,
+        described: Tensor | None = None,
     ) -> MGSTokens:
         """Cluster each clip's superpixels and pool its features under each cluster.
 
@@ -114,11 +117,12 @@ class MGSPooling(nn.Module):
         Args:
             grid: the encoder's features e [B, t, h, w, d], floating. t may differ from F and h, w need not divide H, W:
                 windows are those of adaptive average pooling.
-            frames: [B, F, 3, H, W] floating, in [0, 1], at the superpixels' size.
+            frames: [B, F, 3, H, W] floating, in [0, 1], at the superpixels' size; None where ``described`` is given.
             superpixels: [B, F, H, W] int16, int32 or int64; each frame counts from 0.
             num_superpixels: S, the number of ids of a frame; not every id need own a pixel.
             superpixel_grid: (ny, nx) where labels keep to the 3 x 3 cells around them, as this package's superpixels
                 do: a faster and deterministic path on a GPU. None promises nothing.
+            described: int32 [B, F, S, C], what `describe` said of these superpixels; the tokens are the same.
 
         Returns:
             Tokens, validity and membership. The gradient of the tokens flows to grid.
@@ -130,11 +134,20 @@ class MGSPooling(nn.Module):
 
         Source: RACCooN, equation 1.
         """
-        _check_inputs(grid, frames, superpixels)
         num_clips, num_frames = superpixels.shape[:2]
+        if described is None:
+            if frames is None:
+                raise ValueError("frames must be given where the superpixels are not described; got neither")
+            _check_inputs(grid, frames, superpixels)
+            described = self.describe(frames, superpixels, num_superpixels, superpixel_grid=superpixel_grid)
+        elif described.shape[:3] != (num_clips, num_frames, num_superpixels) or described.dtype != torch.int32:
+            raise ValueError(
+                f"described must be int32 [{num_clips}, {num_frames}, {num_superpixels}, C] for these superpixels, got "
+                f"{described.dtype} {list(described.shape)}; it is what `describe` returns"
+            )
         # Half precision would move clusters: distances are differences of large squares.
         with torch.autocast(grid.device.type, enabled=False):
-            membership = self._cluster(frames, superpixels, num_superpixels, superpixel_grid)
+            membership = self._cluster(described)
             tokens, valid = mgs_pool(
                 grid.flatten(0, 1),
                 superpixels.flatten(0, 1),
@@ -147,25 +160,44 @@ class MGSPooling(nn.Module):
         return MGSTokens(tokens.to(grid.dtype), valid, membership)
 
     @torch.no_grad()
-    def _cluster(
-        self, frames: Tensor, superpixels: Tensor, num_superpixels: int, superpixel_grid: tuple[int, int] | None
+    def describe(
+        self,
+        frames: Tensor,
+        superpixels: Tensor,
+        num_superpixels: int,
+        *,
+        superpixel_grid: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Membership bool [B, F, S, k] of each clip's superpixels."""
-        num_clips, num_frames = superpixels.shape[:2]
+        """Describe superpixels by all that the clustering looks at; a frame's does not depend on those beside it.
+
+        Arguments as of `forward`. Returns int32 [B, F, S, C]: means of the pixels' colours and positions in steps of
+        1/1024, and the lowest int32 for an id that owns no pixel. Integers, because a batch of floats may be cast to
+        half precision on its way, which would move clusters. When in the clip a frame is shown is not part of it.
+        """
         labels = superpixels.flatten(0, 1)
         step = max(1, _GPU_PIXELS // frames.shape[-2:].numel()) if frames.is_cuda else 1
-        # Where in its clip each frame lies, in (0, 1).
-        moments = ((torch.arange(num_frames, device=frames.device) + 0.5) / num_frames).repeat(num_clips)
-        parts = [
-            superpixel_mean(
-                self._pixel_features(part, moment), label, num_superpixels, grid=superpixel_grid, backend=self.backend
-            )
-            for part, moment, label in zip(
-                frames.flatten(0, 1).split(step), moments.split(step), labels.split(step), strict=True
-            )
-        ]
-        means = torch.cat([part[0] for part in parts]).flatten(0, 1).div_(_STEP).round_().mul_(_STEP)
-        present = torch.cat([part[1] for part in parts]).flatten() > 0
+        with torch.autocast(frames.device.type, enabled=False):
+            parts = [
+                superpixel_mean(
+                    self._pixel_features(part), label, num_superpixels, grid=superpixel_grid, backend=self.backend
+                )
+                for part, label in zip(frames.flatten(0, 1).split(step), labels.split(step), strict=True)
+            ]
+        means = torch.cat([part[0] for part in parts]).div_(_STEP).round_().to(torch.int32)
+        means[torch.cat([part[1] for part in parts]) == 0] = _NO_PIXEL
+        return means.unflatten(0, superpixels.shape[:2])
+
+    @torch.no_grad()
+    def _cluster(self, described: Tensor) -> Tensor:
+        """Membership bool [B, F, S, k] of each clip's superpixels."""
+        num_clips, num_frames, num_superpixels, _ = described.shape
+        present = (described[..., 0] != _NO_PIXEL).flatten()
+        means = described.flatten(0, 2).float().mul_(_STEP)
+        if self.features == "lab+xy+t":
+            # Where in its clip each frame lies, in (0, 1).
+            moments = (torch.arange(num_frames, device=means.device) + 0.5) * (self.position_weight / num_frames)
+            moments = moments.div_(_STEP).round_().mul_(_STEP)
+            means = torch.cat((means, moments.repeat(num_clips).repeat_interleave(num_superpixels)[:, None]), dim=1)
         # An id without pixels has no colour to cluster.
         per_clip = present.reshape(num_clips, -1).sum(dim=1).tolist()
         clusters = overlapping_kmeans(
@@ -181,8 +213,8 @@ class MGSPooling(nn.Module):
         membership[present] = clusters.membership
         return membership.reshape(num_clips, num_frames, num_superpixels, self.num_clusters)
 
-    def _pixel_features(self, frames: Tensor, moments: Tensor) -> Tensor:
-        """Describe each pixel of frames [f, 3, H, W] that lie at moments [f]; float32 [f, C, H, W]."""
+    def _pixel_features(self, frames: Tensor) -> Tensor:
+        """Describe each pixel of frames [f, 3, H, W] but for its moment; float32 [f, C, H, W]."""
         if self.features == "rgb":
             return frames.float()
         channels = [srgb_to_lab(frames)]
@@ -193,8 +225,6 @@ class MGSPooling(nn.Module):
             y_H = (torch.arange(height, device=frames.device) + 0.5) * scale
             position = torch.stack((x_W.expand(height, width), y_H[:, None].expand(height, width)))
             channels.append(position.expand(len(frames), -1, -1, -1))
-        if self.features == "lab+xy+t":
-            channels.append((moments * self.position_weight)[:, None, None, None].expand_as(channels[0][:, :1]))
         return torch.cat(channels, dim=1)
 
 

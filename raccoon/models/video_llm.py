@@ -207,11 +207,13 @@ class VideoLLM(nn.Module):
         frames: Tensor | None = None,
         grid: Tensor | None = None,
         superpixels: Tensor | None = None,
+        superpixel_means: Tensor | None = None,
     ) -> Tensor:
         """Embeddings [B, L, D] of ids [B, L] with the visual slots filled.
 
-        ``frames`` [B, F, 3, H, W] in [0, 1], or ``grid`` [B, t, h, w, d], the encoder's cached features (then the
-        features themselves are clustered); ``superpixels`` [B, F, H, W] labels of the frames, None computes them.
+        ``frames`` [B, F, 3, H, W] in [0, 1], or ``grid`` [B, t, h, w, d], the encoder's cached features, with
+        ``superpixels`` [B, F, H, W] and ``superpixel_means`` [B, F, S, C]; see `VisualTokenizer`. Without the latter
+        two, superpixels of frames are computed, and of a grid the features themselves are clustered.
 
         Raises:
             ValueError: if not exactly one of frames and grid is given, or a row has not N slots.
@@ -226,7 +228,9 @@ class VideoLLM(nn.Module):
         embeds = self.llama.get_input_embeddings()(input_ids)
         for row, index in zip(self.token_rows, self.token_ids, strict=True):
             embeds = torch.where((input_ids == index)[..., None], row.to(embeds.dtype), embeds)
-        visual = self.projector(self.visual(frames=frames, grid=grid, superpixels=superpixels))
+        visual = self.projector(
+            self.visual(frames=frames, grid=grid, superpixels=superpixels, superpixel_means=superpixel_means)
+        )
         return embeds.masked_scatter(slots[..., None], visual.to(embeds.dtype))
 
     def forward(self, batch: V2PBatch) -> Tensor:
@@ -234,7 +238,13 @@ class VideoLLM(nn.Module):
 
         A mean within each sample, so that a step does not depend on how samples fall to ranks.
         """
-        embeds = self.embed(batch.input_ids, frames=batch.frames, grid=batch.grid, superpixels=batch.superpixels)
+        embeds = self.embed(
+            batch.input_ids,
+            frames=batch.frames,
+            grid=batch.grid,
+            superpixels=batch.superpixels,
+            superpixel_means=batch.superpixel_means,
+        )
         return self.answer_loss(embeds, batch.attention_mask, batch.labels)
 
     def answer_loss(self, embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -250,6 +260,7 @@ class VideoLLM(nn.Module):
         frames: Tensor | None = None,
         grid: Tensor | None = None,
         superpixels: Tensor | None = None,
+        superpixel_means: Tensor | None = None,
         constraints: Sequence[Constraint] | None = None,
         max_new_tokens: int = 512,
         temperature: float = 0.0,
@@ -262,6 +273,7 @@ class VideoLLM(nn.Module):
             frames: see `embed`.
             grid: see `embed`.
             superpixels: see `embed`.
+            superpixel_means: see `embed`.
             constraints: one for each prompt, or None to write freely; each has its own limit.
             max_new_tokens: of free text.
             temperature: 0 takes the likeliest token; above it, draws, by a generator of each row's own.
@@ -281,7 +293,9 @@ class VideoLLM(nn.Module):
             raise ValueError(f"max_new_tokens >= 1 and temperature >= 0, got {max_new_tokens} and {temperature}")
         device = self.token_rows.device
         input_ids, attention_mask = _pad_left(prompts, self.conversation.pad_id, device)
-        embeds = self.embed(input_ids, frames=frames, grid=grid, superpixels=superpixels)
+        embeds = self.embed(
+            input_ids, frames=frames, grid=grid, superpixels=superpixels, superpixel_means=superpixel_means
+        )
         limits = [one.max_new_tokens for one in constraints] if constraints else [max_new_tokens] * len(prompts)
         written = self._write(embeds, attention_mask, limits, constraints, temperature, seed)
         if constraints:

@@ -69,29 +69,48 @@ class VisualTokenizer(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, *, frames: Tensor | None = None, grid: Tensor | None = None, superpixels: Tensor | None = None
+        self,
+        *,
+        frames: Tensor | None = None,
+        grid: Tensor | None = None,
+        superpixels: Tensor | None = None,
+        superpixel_means: Tensor | None = None,
     ) -> VisualTokens:
         """Encode and pool.
 
         Args:
             frames: [B, F, 3, H, W] float in [0, 1].
-            grid: or features of the encoder [B, t, h, w, d]. Their colours are not known, so the cells of the grid take
-                the superpixels' place and the features that of the colours: not the tokens that frames would give.
+            grid: or features of the encoder [B, t, h, w, d], as a cache keeps them.
             superpixels: labels of the frames, integer [B, F, H, W]; None computes them.
+            superpixel_means: beside a grid and its superpixels, which must then be this network's own: what
+                `MGSPooling.describe` says of them, int32 [B, F, S, C]. The tokens are those that frames would give.
+                A grid without them has no colours: the cells of the grid take the superpixels' place and the features
+                that of the colours, which gives other tokens.
 
         Raises:
-            ValueError: if not exactly one of frames and grid is given, superpixels come without frames, or the clip has
-                another number of frames or the grid another size than this network's.
+            ValueError: if not exactly one of frames and grid is given, superpixels come with neither frames nor means,
+                or the clip has another number of frames or the grid another size than this network's.
         """
         if (frames is None) == (grid is None):
             given = "both" if frames is not None else "neither"
             raise ValueError(f"exactly one of frames and grid must be given, got {given}")
         if frames is None:
             assert grid is not None
-            if superpixels is not None:
-                raise ValueError("superpixels belong to frames; cached features are clustered cell by cell")
+            if (superpixels is None) != (superpixel_means is None):
+                raise ValueError(
+                    "superpixels belong to frames, or beside a grid to their superpixel_means; a grid alone is "
+                    "clustered cell by cell"
+                )
             self._check(grid)
-            return self._from_grid(grid)
+            if superpixels is None or superpixel_means is None:
+                return self._from_grid(grid)
+            # A cache keeps half precision; what follows computes in the encoder's own.
+            grid = grid.to(next((p.dtype for p in self.encoder.parameters()), grid.dtype))
+            return self._pooled(
+                grid, superpixels, superpixel_means.shape[2], self._cells(superpixels), None, superpixel_means
+            )
+        if superpixel_means is not None:
+            raise ValueError("superpixel_means stand beside a grid; of frames they are computed")
         if frames.ndim != 5 or frames.shape[1] != self.num_frames:
             raise ValueError(
                 f"frames must be [B, {self.num_frames}, 3, H, W], got {list(frames.shape)}; this network was made for "
@@ -100,16 +119,40 @@ class VisualTokenizer(nn.Module):
         flat = frames.flatten(0, 1)
         grid = self._encoder.encode(flat).unflatten(0, frames.shape[:2])
         self._check(grid)
-        cells: tuple[int, int] | None = None
-        if superpixels is None:
-            # A superpixel model that keeps to a grid of cells says so, which the kernels can use.
-            if hasattr(self.superpixels, "grid"):
-                cells = self.superpixels.grid(frames.shape[3], frames.shape[4])
-            labels, count = self.superpixels.segment(flat)
-            superpixels = labels.unflatten(0, frames.shape[:2])
-        else:
-            count = int(superpixels.max()) + 1
-        pooled = self.pooling(grid, frames, superpixels, count, superpixel_grid=cells)
+        if superpixels is not None:
+            return self._pooled(grid, superpixels, int(superpixels.max()) + 1, None, frames, None)
+        labels, count = self.superpixels.segment(flat)
+        superpixels = labels.unflatten(0, frames.shape[:2])
+        return self._pooled(grid, superpixels, count, self._cells(superpixels), frames, None)
+
+    @torch.no_grad()
+    def describe(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What a cache keeps of frames [F, 3, H, W] beside their grid: each frame for itself.
+
+        Returns labels int16 [F, H, W] and what `MGSPooling.describe` says of them, int32 [F, S, C].
+        """
+        labels, count = self.superpixels.segment(frames)
+        means = self.pooling.describe(frames[None], labels[None], count, superpixel_grid=self._cells(labels))
+        return labels, means[0]
+
+    def _cells(self, superpixels: Tensor) -> tuple[int, int] | None:
+        """The grid of cells that this network's own superpixels [..., H, W] keep to, which the kernels can use."""
+        # A superpixel model that keeps to a grid says so.
+        if not hasattr(self.superpixels, "grid"):
+            return None
+        cells: tuple[int, int] = self.superpixels.grid(superpixels.shape[-2], superpixels.shape[-1])
+        return cells
+
+    def _pooled(
+        self,
+        grid: Tensor,
+        superpixels: Tensor,
+        count: int,
+        cells: tuple[int, int] | None,
+        frames: Tensor | None,
+        means: Tensor | None,
+    ) -> VisualTokens:
+        pooled = self.pooling(grid, frames, superpixels, count, superpixel_grid=cells, described=means)
         tracks = _tracks(superpixels, pooled.membership, count, cells)
         return self._joined(grid, pooled.tokens, pooled.valid, tracks)
 

@@ -192,6 +192,7 @@ class V2PTask(pl.LightningModule):
             frames=None if batch.frames is None else batch.frames[rows],
             grid=None if batch.grid is None else batch.grid[rows],
             superpixels=None if batch.superpixels is None else batch.superpixels[rows],
+            superpixel_means=None if batch.superpixel_means is None else batch.superpixel_means[rows],
             constraints=[self._constraint] * len(rows),
         )
         for row, text in zip(rows, texts, strict=True):

@@ -66,18 +66,52 @@ def test_two_colours_make_two_clusters():
 
 
 @pytest.mark.parametrize(
-    ("features", "channels"), [("rgb", 3), ("lab", 3), ("lab+xy", 5), ("lab+xy+t", 6)], ids=lambda v: str(v)
+    ("features", "channels"), [("rgb", 3), ("lab", 3), ("lab+xy", 5), ("lab+xy+t", 5)], ids=lambda v: str(v)
 )
 def test_pixel_features_are_what_their_name_says(features, channels):
     frames = torch.rand(2, 3, 4, 8)
-    described = MGSPooling(features=features, position_weight=16.0)._pixel_features(frames, torch.tensor([0.25, 0.75]))
+    described = MGSPooling(features=features, position_weight=16.0)._pixel_features(frames)
     assert described.shape == (2, channels, 4, 8)
     torch.testing.assert_close(described[:, :3], frames if features == "rgb" else srgb_to_lab(frames))
     if channels >= 5:
         assert described[1, 3, 0].tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
         assert described[1, 4, :, 0].tolist() == [1, 3, 5, 7]
-    if channels == 6:
-        assert described[:, 5, 0, 0].tolist() == [4, 12]
+
+
+def test_moments_separate_what_neither_colour_nor_position_can():
+    frames = torch.full((2, 4, 3, 7, 7), 0.5)
+    labels = torch.zeros(2, 4, 7, 7, dtype=torch.int16)
+    grid = torch.randn(2, 4, 1, 1, 2)
+    found = MGSPooling(4, 1, features="lab+xy+t")(grid, frames, labels, 1)
+    assert found.valid.all()
+    assert (found.membership.sum(dim=1) == 1).all()
+    assert MGSPooling(4, 1, features="lab+xy")(grid, frames, labels, 1).valid.sum(dim=1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("features", ["rgb", "lab", "lab+xy", "lab+xy+t"])
+def test_described_superpixels_give_the_tokens_that_frames_give(features):
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(2, 3, 3, 28, 28, generator=generator)
+    grid = torch.randn(2, 3, 4, 4, 5, generator=generator)
+    labels, count = GridSuperpixels(cell=7).segment(frames.flatten(0, 1))
+    labels = labels.unflatten(0, (2, 3))
+    # An id that owns no pixel.
+    labels[labels == 3] = 2
+    pooling = MGSPooling(3, 2, features=features)
+    wanted = pooling(grid, frames, labels, count)
+    described = torch.stack([pooling.describe(f[None], x[None], count)[0] for f, x in zip(frames, labels, strict=True)])
+    found = pooling(grid, None, labels, count, described=described)
+    assert described.dtype == torch.int32
+    assert torch.equal(found.membership, wanted.membership)
+    assert torch.equal(found.tokens, wanted.tokens)
+
+
+def test_a_description_of_other_superpixels_is_refused():
+    grid, labels = torch.randn(1, 2, 2, 2, 3), torch.zeros(1, 2, 4, 4, dtype=torch.int16)
+    with pytest.raises(ValueError, match=r"described must be int32 \[1, 2, 5, C\] for these superpixels, got"):
+        MGSPooling(2, 1)(grid, None, labels, 5, described=torch.zeros(1, 2, 4, 3, dtype=torch.int32))
+    with pytest.raises(ValueError, match="frames must be given where the superpixels are not described"):
+        MGSPooling(2, 1)(grid, None, labels, 5)
 
 
 def test_position_separates_what_colour_cannot():
