@@ -37,6 +37,27 @@ def locked(handle: int) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 
+def share_lock(handle: int) -> None:
+    """Lock an open file until it is closed, together with others that do so; see `is_locked`."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock on a file, or that cannot be told. Raises FileNotFoundError if it is not there."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        if fcntl is None:
+            return True
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block ends well it takes the name ``path``, else it is removed.

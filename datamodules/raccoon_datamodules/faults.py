@@ -87,6 +87,20 @@ def attempt(work: Callable[[], T]) -> T | tuple[str | None, str]:
         return explain(err)
 
 
+def foreign(work: Callable[[], T]) -> T:
+    """The result of a call into somebody else's package.
+
+    OSError, ValueError and AttributeError pass as they are, any other error becomes an OSError in words: the clients of
+    stores raise classes of their own, which can be named only where they are installed.
+    """
+    try:
+        return work()
+    except (OSError, ValueError, AttributeError):
+        raise
+    except Exception as err:
+        raise OSError(explain(err)[1]) from err
+
+
 def substitutes(ordinal: int, *, seed: int, epoch_length: int) -> Iterator[int]:
     """The ordinals whose samples may stand at ``ordinal``: itself, then different others of the same epoch, drawn."""
     words = draw(seed, ordinal, "substitute").bit_generator

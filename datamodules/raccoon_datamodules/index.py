@@ -4,157 +4,38 @@ One index describes one split in one folder. Its columns are small integers in b
 million samples have some ten million members: as JSON numbers they would take gigabytes of memory to load.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import re
-import tarfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raccoon_datamodules.atomic import replacing
-from raccoon_datamodules.members import split_name
-from raccoon_datamodules.reader import is_url, join, read_whole
+from raccoon_datamodules.places import is_url, join, split_index
+from raccoon_datamodules.reader import files_of
+from raccoon_datamodules.shard import Shard, index_tar
 
 INDEX_NAME = "index.json"
 INDEX_FORMAT = "raccoon-vplm-index"
 INDEX_SCHEMA = 1
 
-# Shard names come from a file: no folder, nothing hidden, nothing that could leave the index's own folder.
-_SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.tar")
+__all__ = ["INDEX_FORMAT", "INDEX_NAME", "INDEX_SCHEMA", "Index", "Shard", "check_split"]
+
 _SPLIT = re.compile(r"[A-Za-z0-9_]{1,40}")
-_COLUMNS = ("count", "suffix", "offset", "length", "crc32")
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Where one member's bytes lie in its shard; ``crc32`` is zlib's, of these bytes."""
-
-    suffix: str
-    offset: int
-    length: int
-    crc32: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shard:
-    """One tar: file name, size in bytes, sha256 of the whole file, and its samples.
-
-    ``keys`` bytes [n]; sample i has the members ``first[i]`` to ``first[i + 1]`` of the columns ``suffix`` (a number in
-    ``suffixes``), ``offset``, ``length`` and ``crc32``, each int64 [m].
-    """
-
-    name: str
-    size: int
-    sha256: str
-    keys: NDArray[np.bytes_]
-    suffixes: tuple[str, ...]
-    first: NDArray[np.int64]
-    suffix: NDArray[np.integer[Any]]
-    offset: NDArray[np.integer[Any]]
-    length: NDArray[np.integer[Any]]
-    crc32: NDArray[np.integer[Any]]
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.keys)
-
-    def key(self, sample: int) -> str:
-        """The key of a sample."""
-        return bytes(self.keys[sample]).decode("ascii")
-
-    def members(self, sample: int) -> tuple[Member, ...]:
-        """The members of a sample, in the order of the tar."""
-        columns = zip(*(column[self.first[sample] : self.first[sample + 1]] for column in self._columns()), strict=True)
-        return tuple(Member(self.suffixes[int(s)], int(o), int(n), int(c)) for s, o, n, c in columns)
-
-    def _columns(self) -> tuple[NDArray[np.integer[Any]], ...]:
-        return self.suffix, self.offset, self.length, self.crc32
-
-    @classmethod
-    def from_samples(
-        cls, name: str, samples: Sequence[tuple[str, Sequence[Member]]], *, size: int, sha256: str
-    ) -> "Shard":
-        """Make the columns from (key, members) of each sample in the order of the tar."""
-        every = [member for _, found in samples for member in found]
-        numbers: dict[str, int] = {}
-        for member in every:
-            numbers.setdefault(member.suffix, len(numbers))
-        counts = np.array([len(found) for _, found in samples], dtype=np.int64)
-        return cls(
-            name=name,
-            size=size,
-            sha256=sha256,
-            keys=np.array([key.encode("ascii") for key, _ in samples], dtype=np.bytes_),
-            suffixes=tuple(numbers),
-            first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            suffix=_smallest([numbers[m.suffix] for m in every]),
-            offset=_smallest([m.offset for m in every]),
-            length=_smallest([m.length for m in every]),
-            crc32=_smallest([m.crc32 for m in every]),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The shard's entry in ``index.json``."""
-        return {
-            "name": self.name,
-            "size": self.size,
-            "sha256": self.sha256,
-            "num_samples": len(self),
-            "keys": [key.decode("ascii") for key in self.keys.tolist()],
-            "suffixes": list(self.suffixes),
-            "members": {
-                "count": _column_to_json(_smallest(np.diff(self.first))),
-                **{n: _column_to_json(c) for n, c in zip(_COLUMNS[1:], self._columns(), strict=True)},
-            },
-        }
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Shard":
-        """Undo `to_json`. Raises ValueError (or KeyError, TypeError) for an entry that contradicts itself."""
-        name, size, sha256, keys = value["name"], int(value["size"]), str(value["sha256"]), value["keys"]
-        if not _SHARD_NAME.fullmatch(name):
-            raise ValueError(f"a shard must be named NAME.tar without folders, got {name!r}")
-        columns = {n: _column_from_json(value["members"][n], f"{name}: {n}") for n in _COLUMNS}
-        counts = columns["count"]
-        total = int(counts.sum())
-        if not len(keys) == len(counts) == value["num_samples"]:
-            raise ValueError(f"{name}: {value['num_samples']} samples stated, {len(keys)} keys, {len(counts)} counts")
-        if any(len(columns[n]) != total for n in _COLUMNS[1:]):
-            raise ValueError(f"{name}: its columns must have {total} entries, got {[len(c) for c in columns.values()]}")
-        suffixes = tuple(str(s) for s in value["suffixes"])
-        # As floats, because two absurd 64-bit numbers would wrap around; exact below 2**53 bytes.
-        ends = columns["offset"].astype(np.float64) + columns["length"].astype(np.float64)
-        if total and (int(columns["suffix"].max()) >= len(suffixes) or float(ends.max()) > size):
-            raise ValueError(f"{name}: an entry points outside the suffixes or past the shard's {size} bytes")
-        return cls(
-            name=name,
-            size=size,
-            sha256=sha256,
-            keys=np.array(keys, dtype=np.bytes_),
-            suffixes=suffixes,
-            first=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
-            suffix=columns["suffix"],
-            offset=columns["offset"],
-            length=columns["length"],
-            crc32=columns["crc32"],
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """The shards of one split. ``base`` is the folder or http(s) address they lie in."""
+    """The shards of one split. ``base`` is the folder or address they lie in, ``left_out`` what `without` took away."""
 
     split: str
     shards: tuple[Shard, ...]
     base: str
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -179,8 +60,28 @@ class Index:
 
     def fingerprint(self) -> str:
         """A short hash of what the order depends on: the shards, their order and their contents."""
-        text = "\n".join(f"{shard.name} {shard.sha256} {len(shard)}" for shard in self.shards)
+        lines = [f"{shard.name} {shard.sha256} {len(shard)}" for shard in self.shards]
+        text = "\n".join(lines + [f"without {shard} {key}" for shard, key in self.left_out])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def without(self, bad: Collection[tuple[str, str]]) -> "Index":
+        """The index without some samples, each (shard name, key); those that it does not hold are passed over.
+
+        Raises:
+            ValueError: if nothing is left.
+        """
+        wanted: dict[str, set[bytes]] = {}
+        for name, key in bad:
+            wanted.setdefault(name, set()).add(key.encode("utf-8", "replace"))
+        shards, left_out = [], []
+        for shard in self.shards:
+            keep = ~np.isin(shard.keys, list(wanted.get(shard.name, ())))
+            left_out += [(shard.name, key.decode("ascii")) for key in shard.keys[~keep].tolist()]
+            shards.append(shard if keep.all() else shard.only(keep))
+        found = Index(self.split, tuple(shards), self.base, (*self.left_out, *left_out))
+        if not len(found):
+            raise ValueError(f"no sample of {self.base} is left: all {len(left_out)} are to be left out")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The contents of ``index.json``."""
@@ -200,22 +101,25 @@ class Index:
 
     @classmethod
     def load(cls, place: str | Path) -> "Index":
-        """Read an index; ``place`` is its folder, its own path, or an http(s) address of either.
+        """Read an index; ``place`` is its folder, its own path, an address of either, or a pipe (`places.kind_of`).
 
         Raises:
             FileNotFoundError: if the folder or its index.json is not there.
             ValueError: if it is not an index of this schema, contradicts itself, or lists no sample.
+            OSError: if it cannot be read.
+            ImportError: if the client's package of a store is not installed.
         """
-        text = str(place)
-        if not is_url(place) and not Path(text).exists():
-            raise FileNotFoundError(f"no shards at {text}: there is no such folder or file")
-        base = text.rpartition("/")[0] or "." if text.endswith(".json") else text
-        path = text if text.endswith(".json") else join(text, INDEX_NAME)
+        if not is_url(place) and not Path(place).exists():
+            raise FileNotFoundError(f"no shards at {place}: there is no such folder or file")
+        base, name = split_index(place)
+        files = files_of(base)
         try:
-            data = read_whole(path)
+            data = files.whole(name)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(_why_no_index(base)) from None
-        return cls.parse(data, base=base, path=path)
+        finally:
+            files.close()
+        return cls.parse(data, base=base, path=join(base, name))
 
     @classmethod
     def parse(cls, data: bytes, *, base: str, path: str = INDEX_NAME) -> "Index":
@@ -266,37 +170,6 @@ class Index:
         return cls(check_split(split), tuple(index_tar(folder / name) for name in found), str(folder))
 
 
-def index_tar(path: Path) -> Shard:
-    """Index one tar; raises as `Index.build` does."""
-    samples: list[tuple[str, list[Member]]] = []
-    seen: set[str] = set()
-    try:
-        with tarfile.open(path, "r:") as archive, path.open("rb") as raw:
-            for info in archive:
-                # Keeps memory flat: tarfile would remember every header.
-                archive.members = []  # type: ignore[attr-defined]
-                if not info.isreg():
-                    continue
-                key, suffix = split_name(info.name)
-                if not samples or samples[-1][0] != key:
-                    if key in seen:
-                        raise ValueError(f"the members of sample {key} do not lie side by side")
-                    seen.add(key)
-                    samples.append((key, []))
-                if any(member.suffix == suffix for member in samples[-1][1]):
-                    raise ValueError(f"sample {key} has two members {suffix}")
-                raw.seek(info.offset_data)
-                data = raw.read(info.size)
-                if len(data) != info.size:
-                    raise ValueError(f"it ends inside {info.name}")
-                samples[-1][1].append(Member(suffix, info.offset_data, info.size, zlib.crc32(data)))
-    except (tarfile.TarError, ValueError) as err:
-        raise ValueError(f"{path} cannot be indexed: {err}") from err
-    with path.open("rb") as raw:
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
-    return Shard.from_samples(path.name, samples, size=path.stat().st_size, sha256=digest)
-
-
 def _why_no_index(base: str) -> str:
     if is_url(base):
         return f"no {INDEX_NAME} in {base}; check the address"
@@ -313,24 +186,3 @@ def check_split(split: str) -> str:
     if not _SPLIT.fullmatch(split):
         raise ValueError(f"a split must match [A-Za-z0-9_]{{1,40}}, got {split!r}")
     return split
-
-
-def _smallest(values: Any) -> NDArray[np.integer[Any]]:
-    """The values as the smallest unsigned type that holds them."""
-    array = np.asarray(values, dtype=np.int64)
-    top = int(array.max(initial=0))
-    return array.astype(np.min_scalar_type(top))
-
-
-def _column_to_json(column: NDArray[np.integer[Any]]) -> dict[str, str]:
-    little = column.astype(column.dtype.newbyteorder("<"), copy=False)
-    return {"dtype": f"u{column.dtype.itemsize}", "base64": base64.b64encode(little.tobytes()).decode("ascii")}
-
-
-def _column_from_json(value: Any, what: str) -> NDArray[np.integer[Any]]:
-    if value["dtype"] not in ("u1", "u2", "u4", "u8"):
-        raise ValueError(f"{what} must have dtype u1, u2, u4 or u8, got {value['dtype']!r}")
-    try:
-        return np.frombuffer(binascii.a2b_base64(value["base64"]), dtype=f"<{value['dtype']}")
-    except binascii.Error as err:
-        raise ValueError(f"{what} is not base64: {err}") from err

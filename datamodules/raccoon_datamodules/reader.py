@@ -1,65 +1,88 @@
-"""Bytes by offset, from local files and over HTTP: nothing is read of a shard but what was asked for."""
+"""Bytes by offset, from wherever shards lie: nothing is read of a shard but what was asked for, where that can be.
 
-import http.client
+Local folders and most stores are read by byte range. What can only be read from its start (a command's output, a server
+without ranges) is copied to a local folder shard by shard (`spool`).
+"""
+
+import errno
+import logging
 import os
-import re
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
+
+from raccoon_datamodules.places import is_url, join, kind_of
+from raccoon_datamodules.reader_http import HttpFiles, NoRangesError
+from raccoon_datamodules.spool import SPOOL_BYTES, Spool, Stream, pread
 
 # Members that are closer than this are fetched in one go: a request costs more than the bytes between them.
 _JOIN_BELOW = 64 << 10
-_HTTP = re.compile(r"https?://", re.IGNORECASE)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["FolderFiles", "ShardReader", "files_of", "is_url", "join"]
 
 
-def is_url(place: str | Path) -> bool:
-    """Whether a place is to be read over HTTP.
+class Files(Protocol):
+    """The files of one place."""
 
-    Raises:
-        ValueError: if it names a scheme that cannot be read by offset (s3:, pipe:, ...).
-    """
-    text = str(place)
-    if _HTTP.match(text):
-        return True
-    found = _SCHEME.match(text)
-    # A single letter before the colon is a drive.
-    if found and not isinstance(place, Path):
-        raise ValueError(f"shards are read from local folders and http(s):// addresses, got {found[0]} in {text}")
-    return False
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset`` on, fewer where the file ends; NoRangesError if there is only `open`."""
+        ...
 
+    def whole(self, name: str) -> bytes:
+        """A whole (small) file."""
+        ...
 
-def join(base: str | Path, name: str) -> str:
-    """The place of a file ``name`` beside others in ``base``, a folder or an address."""
-    return f"{str(base).rstrip('/')}/{name}" if is_url(base) else str(Path(base) / name)
+    def open(self, name: str) -> AbstractContextManager[Stream]:
+        """A whole file as a stream."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
 
 
 class ShardReader:
-    """Reads ranges of the files of one folder or address.
+    """Reads ranges of the files of one folder, address or command (`places.kind_of`).
 
-    Files are opened when first read and kept open; `os.pread` moves no shared position, so forked workers may
-    share a reader. Pickled (for spawned workers) it opens its files again.
+    ``sizes``: what the index says of the files' sizes. ``timeout``: seconds without an answer. ``spool_bytes`` bounds
+    the copies of shards that can only be read from their start. Forked workers may share a reader; pickled (for spawned
+    workers) it opens its files again.
+
+    Raises:
+        ValueError: if the place is of no known kind, or a shard is larger than a spool that is needed.
+        ImportError: if the client's package of a store is not installed.
     """
 
-    def __init__(self, base: str | Path, *, timeout: float = 60.0, max_open: int = 64) -> None:
+    def __init__(
+        self,
+        base: str | Path,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        timeout: float = 60.0,
+        max_open: int = 64,
+        spool_bytes: int = SPOOL_BYTES,
+    ) -> None:
         self.base = base
-        self.timeout = timeout
-        self.max_open = max_open
-        self._is_url = is_url(base)
-        self._files: dict[str, int] = {}
+        self._sizes = dict(sizes or {})
+        self._spool_bytes = spool_bytes
+        self._files = files_of(base, timeout=timeout, max_open=max_open)
+        self._spool = self._new_spool() if kind_of(base) == "pipe" else None
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes of file ``name`` from ``offset`` on.
 
         Raises:
             FileNotFoundError: if the file is not there.
-            OSError: if it ends early, cannot be read, or the server does not serve ranges.
+            OSError: if it ends early or cannot be read.
         """
-        data = self._fetch(name, offset, length) if self._is_url else self._pread(name, offset, length)
+        data = self._read(name, offset, length)
         if len(data) != length:
+            where = f"{name} of {self.base}" if kind_of(self.base) == "pipe" else join(self.base, name)
             raise OSError(
-                f"{join(self.base, name)} ends before byte {offset + length}, to which the index says it goes on; it "
+                f"{where} ends before byte {offset + length}, to which the index says it goes on; it "
                 "was cut off or replaced"
             )
         return data
@@ -81,83 +104,109 @@ class ShardReader:
                 group.append(i)
         return out
 
+    def whole(self, name: str) -> bytes:
+        """A whole small file. Raises as `read`."""
+        return self._files.whole(name)
+
+    def size(self, name: str) -> int | None:
+        """The size of a local file now, None where that is not known or it is gone."""
+        return self._files.size(name) if isinstance(self._files, FolderFiles) else None
+
+    def close(self) -> None:
+        """Close what is open, and remove the spool."""
+        self._files.close()
+        if self._spool is not None:
+            self._spool.close()
+
+    def _read(self, name: str, offset: int, length: int) -> bytes:
+        if self._spool is None:
+            try:
+                return self._files.read(name, offset, length)
+            except NoRangesError as err:
+                _log.info("%s; shards are copied to a local folder instead", err)
+                self._spool = self._new_spool()
+        return self._spool.read(name, offset, length)
+
+    def _new_spool(self) -> Spool:
+        return Spool(self._files.open, sizes=self._sizes, max_bytes=self._spool_bytes)
+
+
+class FolderFiles:
+    """The files of a local folder, kept open; `os.pread` moves no position, so forked processes may share them."""
+
+    def __init__(self, base: str | Path, *, max_open: int = 64) -> None:
+        self.base = Path(base)
+        self.max_open = max_open
+        self._open: dict[str, int] = {}
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset`` on, fewer where the file ends. Raises OSError if it cannot be read."""
+        try:
+            handle = self._handle(name)
+            # A damaged index may ask for more than there is memory.
+            if length > 1 << 26:
+                length = max(0, min(length, os.fstat(handle).st_size - offset))
+            return pread(handle, offset, length)
+        except OSError as err:
+            if err.errno != errno.ESTALE:
+                raise
+            # A network folder's file was replaced: what it is now decides, by its checksums.
+            os.close(self._open.pop(name))
+            return pread(self._handle(name), offset, length)
+
+    def whole(self, name: str) -> bytes:
+        """A whole (small) file."""
+        return (self.base / name).read_bytes()
+
+    def open(self, name: str) -> AbstractContextManager[Stream]:
+        """A whole file as a stream."""
+        return (self.base / name).open("rb")
+
+    def size(self, name: str) -> int | None:
+        """The size of a file as its name leads to it now, None if it is gone."""
+        try:
+            return (self.base / name).stat().st_size
+        except OSError:
+            return None
+
     def close(self) -> None:
         """Close the open files."""
-        for handle in self._files.values():
+        for handle in self._open.values():
             os.close(handle)
-        self._files = {}
+        self._open = {}
 
     def __del__(self) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_open": {}}
 
-    def _pread(self, name: str, offset: int, length: int) -> bytes:
-        handle = self._files.get(name)
+    def _handle(self, name: str) -> int:
+        handle = self._open.get(name)
         if handle is None:
-            path = Path(self.base) / name
+            path = self.base / name
             try:
                 handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             except FileNotFoundError:
                 raise FileNotFoundError(
                     f"shard {path} is not there; it was moved or removed since the index was made"
                 ) from None
-            if len(self._files) >= self.max_open:
-                os.close(self._files.pop(next(iter(self._files))))
-            self._files[name] = handle
-        pieces = []
-        while length > 0:
-            # One pread returns at most 2 GiB on Linux.
-            piece = os.pread(handle, min(length, 1 << 30), offset)
-            if not piece:
-                break
-            pieces.append(piece)
-            offset, length = offset + len(piece), length - len(piece)
-        return b"".join(pieces)
-
-    def _fetch(self, name: str, offset: int, length: int) -> bytes:
-        if length == 0:
-            return b""
-        place = join(self.base, name)
-        request = urllib.request.Request(place, headers={"Range": f"bytes={offset}-{offset + length - 1}"})
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                if answer.status != 206:
-                    raise OSError(
-                        f"{place}: the server must serve byte ranges (status 206), it answered {answer.status}"
-                    )
-                data: bytes = answer.read(length)
-                return data
-        except urllib.error.HTTPError as err:
-            # The error is also an open answer; without this its socket stays open until collected.
-            err.close()
-            if err.code == 404:
-                raise FileNotFoundError(f"{place} is not there (HTTP 404)") from None
-            raise OSError(f"{place}: HTTP {err.code} {err.reason}") from None
-        except urllib.error.URLError as err:
-            raise OSError(f"{place} cannot be reached: {err.reason}") from err
-        except http.client.HTTPException as err:
-            raise OSError(f"{place}: the answer broke off: {err!r}") from err
+            except PermissionError:
+                raise PermissionError(f"no permission to read shard {path}: change its rights (chmod u+r)") from None
+            if len(self._open) >= self.max_open:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[name] = handle
+        return handle
 
 
-def read_whole(place: str, *, timeout: float = 60.0) -> bytes:
-    """A whole small file, local or over HTTP.
+def files_of(base: str | Path, *, timeout: float = 60.0, max_open: int = 64) -> Files:
+    """The files of a place; raises as `ShardReader` does."""
+    kind = kind_of(base)
+    if kind == "folder":
+        return FolderFiles(base, max_open=max_open)
+    if kind == "http":
+        return HttpFiles(str(base), timeout=timeout)
+    # Clients and commands take longer to import than all else here.
+    from raccoon_datamodules.reader_stream import PipeFiles, StoreFiles
 
-    Raises:
-        FileNotFoundError: if it is not there.
-        OSError: if it cannot be read.
-    """
-    if not is_url(place):
-        return Path(place).read_bytes()
-    try:
-        with urllib.request.urlopen(place, timeout=timeout) as answer:
-            data: bytes = answer.read()
-            return data
-    except urllib.error.HTTPError as err:
-        err.close()
-        if err.code == 404:
-            raise FileNotFoundError(f"{place} is not there (HTTP 404)") from None
-        raise OSError(f"{place}: HTTP {err.code} {err.reason}") from None
-    except urllib.error.URLError as err:
-        raise OSError(f"{place} cannot be reached: {err.reason}") from err
+    return PipeFiles(str(base), timeout=timeout) if kind == "pipe" else StoreFiles(str(base))

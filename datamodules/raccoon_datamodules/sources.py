@@ -3,14 +3,16 @@
 import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from raccoon_datamodules import members
-from raccoon_datamodules.index import Index
+from raccoon_datamodules.faults import read_faults
+from raccoon_datamodules.index import Index, Shard
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.reader import ShardReader
 from raccoon_datamodules.sample import VplmSample, decode
+from raccoon_datamodules.spool import SPOOL_BYTES
 from raccoon_datamodules.view import MemberView, MemoryView, SampleView
 
 _WITHOUT_OBJECTS = (members.META, members.PARAGRAPH, members.EDITS, members.VIDEO)
@@ -55,16 +57,34 @@ class Source(ABC):
 
 
 class ShardSource(Source):
-    """The samples of one folder (or http(s) address) of shards, read by offset.
+    """The samples of one folder of shards, read by offset; what only streams is copied shard by shard.
 
-    Raises as `Index.load`.
+    Args:
+        place: a folder, an address (http(s)://, or s3://, gs://, hf:// ... by fsspec), or ``pipe:COMMAND``, where
+            ``{name}`` in the command stands for the file that it is to write out.
+        split: the split that it must hold; None = any.
+        exclude: quarantine lists (`faults.append_faults`) whose samples are left out; the fingerprint tells.
+        spool_bytes: room for copies of shards that can only be read from their start.
+
+    Raises as `Index.load`, `read_faults`, `Index.without` and `ShardReader`, and ValueError for another split.
     """
 
-    def __init__(self, place: str | Path, *, split: str | None = None) -> None:
+    def __init__(
+        self,
+        place: str | Path,
+        *,
+        split: str | None = None,
+        exclude: str | Path | Sequence[str | Path] = (),
+        spool_bytes: int = SPOOL_BYTES,
+    ) -> None:
         self.index = Index.load(place)
         if split is not None and self.index.split != split:
             raise ValueError(f"{place} must hold split {split}, it holds {self.index.split}")
-        self._reader = ShardReader(self.index.base)
+        lists = [exclude] if isinstance(exclude, (str, Path)) else exclude
+        if lists:
+            self.index = self.index.without({(fault.shard, fault.key) for fault in read_faults(*lists)})
+        sizes = {shard.name: shard.size for shard in self.index.shards}
+        self._reader = ShardReader(self.index.base, sizes=sizes, spool_bytes=spool_bytes)
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -93,9 +113,7 @@ class ShardSource(Source):
         for entry, data in zip(entries, pieces, strict=True):
             # A flipped bit in a clip decodes without an error; only the checksum sees it.
             if zlib.crc32(data) != entry.crc32:
-                raise MemberError(
-                    entry.suffix, "its bytes do not match the checksum in the index; the shard is damaged"
-                )
+                raise MemberError(entry.suffix, f"its bytes do not match the checksum in the index; {self._why(found)}")
         return {entry.suffix: data for entry, data in zip(entries, pieces, strict=True)}
 
     def view(self, shard: int, sample: int, wanted: Collection[str] | None = None, /) -> MemberView:
@@ -115,6 +133,12 @@ class ShardSource(Source):
     def fingerprint(self) -> str:
         """The hash of the shards' names, contents and order."""
         return self.index.fingerprint()
+
+    def _why(self, shard: Shard) -> str:
+        size = self._reader.size(shard.name)
+        if size is None or size == shard.size:
+            return "the shard is damaged"
+        return f"the shard was replaced since (it has {size} bytes, the index says {shard.size}): index it anew"
 
 
 class SyntheticSource(Source):

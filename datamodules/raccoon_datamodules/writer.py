@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from raccoon_datamodules.atomic import FULL
-from raccoon_datamodules.index import INDEX_NAME, Index, Member, Shard, check_split
+from raccoon_datamodules.index import INDEX_NAME, Index, check_split
 from raccoon_datamodules.members import check_key
 from raccoon_datamodules.sample import VplmSample, encode
+from raccoon_datamodules.shard import Member, Shard
 
 _BLOCK = 512
 # GNU tar and Python fill the last record up to this.

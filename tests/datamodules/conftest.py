@@ -1,6 +1,9 @@
 """Tiny samples and shards for the tests of the data layer, made without the procedural world."""
 
-from collections.abc import Callable
+import http.server
+import re
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +69,95 @@ def make_shards(make_sample: MakeSample) -> MakeShards:
 def shards(make_shards: MakeShards, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten samples in shards of 4, 4 and 2; not to be changed by a test."""
     return make_shards(tmp_path_factory.mktemp("shards") / "train")
+
+
+class RangeServer(http.server.ThreadingHTTPServer):
+    """Serves the files of ``root`` with byte ranges and keeps connections; takes down what it is asked.
+
+    ``plan`` holds what goes wrong with the next requests, one word each (see `_RangeHandler`); "ok" is a good answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _RangeHandler)
+        self.root = root
+        self.asked: list[tuple[str, str | None]] = []
+        self.plan: list[str] = []
+        self.num_connections = 0
+        self.num_bytes = 0
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is no news."""
+
+
+class _RangeHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.num_connections += 1
+
+    def do_GET(self) -> None:
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append((self.path, asked))
+        what = server.plan.pop(0) if server.plan else "ok"
+        path = server.root / self.path.lstrip("/").removeprefix("moved/")
+        if what == "hang up":
+            self.close_connection = True
+        elif what.isdigit():
+            self.answer(int(what), b"sorry", {"Retry-After": "7"} if what == "429" else {})
+        elif what.startswith("to "):
+            self.answer(302, b"over there", {"Location": what[3:]})
+        elif not path.is_file():
+            self.answer(404, b"nothing here")
+        else:
+            self.file(path.read_bytes(), asked, what)
+
+    def file(self, data: bytes, asked: str | None, what: str) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
+        if wanted is None or what == "whole":
+            self.answer(200, data)
+            return
+        first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
+        if first >= len(data):
+            self.answer(416, b"no such range", {"Content-Range": f"bytes */{len(data)}"})
+            return
+        shift = 3 if what == "another range" else 0
+        part = data[first + shift : last + 1 + shift]
+        headers = {} if what == "unsaid" else {"Content-Range": f"bytes {first + shift}-{last + shift}/{len(data)}"}
+        self.answer(206, part, headers, cut=what == "short")
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        body = body[: len(body) // 2] if cut else body
+        self.server.num_bytes += len(body)
+        self.wfile.write(body)
+        self.close_connection = self.close_connection or cut
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], RangeServer]]:
+    """Start servers of folders; they stop with the test."""
+    started = []
+
+    def start(root: Path) -> RangeServer:
+        server = RangeServer(root)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        started.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in started:
+        server.shutdown()
+        server.server_close()
+        thread.join()

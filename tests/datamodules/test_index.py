@@ -1,21 +1,19 @@
-import http.server
+import base64
 import io
 import json
 import os
-import pickle
 import re
 import shutil
 import tarfile
-import threading
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from raccoon_datamodules.index import Index, Member, Shard
-from raccoon_datamodules.reader import ShardReader, is_url, join
+from raccoon_datamodules.index import Index
 from raccoon_datamodules.sample import encode
+from raccoon_datamodules.shard import Member, Shard
 from raccoon_datamodules.sources import ShardSource
 
 
@@ -257,103 +255,53 @@ def test_another_split_than_the_one_asked_for_is_refused(shards):
         ShardSource(shards, split="val")
 
 
-def test_ranges_come_back_in_the_order_asked_for(tmp_path):
-    data = np.random.default_rng(0).bytes(300_000)
-    (tmp_path / "a.tar").write_bytes(data)
-    reader = ShardReader(tmp_path)
-    ranges = [(200_000, 50), (0, 10), (5, 10), (299_990, 10), (100, 0)]
-    assert reader.read_many("a.tar", ranges) == [data[o : o + n] for o, n in ranges]
+def test_samples_can_be_left_out(shards):
+    index = Index.load(shards)
+    bad = {("vplm-train-000000.tar", "clip-0001"), ("vplm-train-000002.tar", "clip-0009"), ("x.tar", "clip-0000")}
+    less = index.without(bad)
+    assert less.shard_sizes == [3, 4, 1]
+    assert list(less.keys()) == [f"clip-{i:04d}" for i in (0, 2, 3, 4, 5, 6, 7, 8)]
+    assert less.shards[0].members(1) == index.shards[0].members(2)
+    assert less.left_out == (("vplm-train-000000.tar", "clip-0001"), ("vplm-train-000002.tar", "clip-0009"))
+    assert index.without([]).fingerprint() == index.fingerprint()
 
 
-def test_a_reader_may_be_pickled_and_keeps_few_files_open(tmp_path):
-    for i in range(5):
-        (tmp_path / f"{i}.tar").write_bytes(bytes([i]) * 10)
-    reader = ShardReader(tmp_path, max_open=2)
-    assert [reader.read(f"{i}.tar", 3, 2) for i in range(5)] == [bytes([i]) * 2 for i in range(5)]
-    assert len(reader._files) == 2
-    assert pickle.loads(pickle.dumps(reader)).read("1.tar", 0, 1) == b"\x01"
+def test_the_fingerprint_tells_which_samples_were_left_out(shards):
+    index = Index.load(shards)
+    prints = {index.without({("vplm-train-000000.tar", f"clip-{i:04d}")}).fingerprint() for i in range(4)}
+    assert len(prints | {index.fingerprint()}) == 5
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/x", "pipe:cat x", "gs://x"])
-def test_places_that_cannot_be_read_by_offset_are_refused(place):
-    with pytest.raises(ValueError, match=r"local folders and http\(s\):// addresses, got"):
-        Index.load(place)
+def test_leaving_everything_out_is_refused(shards):
+    index = Index.load(shards)
+    with pytest.raises(ValueError, match=r"no sample of .* is left: all 10 are to be left out"):
+        index.without({(shard.name, shard.key(i)) for shard in index.shards for i in range(len(shard))})
 
 
-def test_places_are_told_apart(tmp_path):
-    assert is_url("http://a/b")
-    assert is_url("HTTPS://a")
-    assert not is_url(tmp_path)
-    assert not is_url("C:/data")
-    assert join("http://a/b/", "c.tar") == "http://a/b/c.tar"
+def test_a_tar_that_claims_more_than_it_has_is_not_read_into_memory(tmp_path):
+    info = tarfile.TarInfo("a.video.mp4")
+    info.size = 1 << 50
+    (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(ValueError, match=r"x\.tar cannot be indexed: it ends inside a\.video\.mp4"):
+        Index.build(tmp_path)
 
 
-class RangeHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves ``root`` with byte ranges, unless told not to; counts requests."""
-
-    def do_GET(self):
-        self.server.asked.append((self.path, self.headers.get("Range")))
-        path = self.server.root / self.path.lstrip("/")
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if wanted and self.server.has_ranges:
-            data = data[int(wanted[1]) : int(wanted[2]) + 1]
-            self.send_response(206)
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
+def test_a_tar_member_with_holes_is_refused(tmp_path):
+    info = tarfile.TarInfo("a.video.mp4")
+    info.type = tarfile.GNUTYPE_SPARSE
+    (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(ValueError, match=r"a\.video\.mp4 is stored with holes"):
+        Index.build(tmp_path)
 
 
-@pytest.fixture
-def server(shards):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler) as server:
-        server.root, server.asked, server.has_ranges = shards, [], True
-        server.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def test_counts_that_wrap_around_are_refused(copy):
+    def change(value):
+        counts = np.array([2**63, 2**63, 20, 8], dtype="<u8")
+        value["shards"][0]["members"]["count"] = {"dtype": "u8", "base64": base64.b64encode(counts.tobytes()).decode()}
 
-
-def test_a_sample_is_read_over_http_in_one_request(server, shards):
-    source = ShardSource(server.address)
-    server.asked.clear()
-    assert source.read(1, 2) == ShardSource(shards).read(1, 2)
-    assert len(server.asked) == 1
-    assert server.asked[0][1].startswith("bytes=")
-
-
-def test_a_server_without_ranges_is_refused(server):
-    source = ShardSource(f"{server.address}/index.json")
-    server.has_ranges = False
-    with pytest.raises(OSError, match=r"the server must serve byte ranges \(status 206\), it answered 200"):
-        source.read(0, 0)
-
-
-def test_a_shard_missing_on_the_server_is_said_so(server, tmp_path):
-    source = ShardSource(server.address)
-    server.root = tmp_path
-    with pytest.raises(FileNotFoundError, match=r"vplm-train-000000.tar is not there \(HTTP 404\)"):
-        source.read(0, 0)
-
-
-def test_an_index_missing_on_the_server_is_said_so(server):
-    with pytest.raises(FileNotFoundError, match=r"no index.json in http://.*/deep"):
-        Index.load(f"{server.address}/deep")
-
-
-def test_a_server_that_is_not_there_is_said_so():
-    with pytest.raises(OSError, match=r"http://127.0.0.1:1/index.json cannot be reached"):
-        Index.load("http://127.0.0.1:1")
+    edit_index(copy, change)
+    with pytest.raises(ValueError, match=r"its columns must have \d+ entries"):
+        Index.load(copy)
 
 
 def test_the_reader_in_the_documentation_runs(shards, monkeypatch, capsys):
