@@ -1,0 +1,287 @@
+"""The annotator: one clip to its paragraph, the caption of each of its objects, and its written edits.
+
+Uniformly sampled frames become one picture with drawn numbers (`frame_grid`), the model answers the paper's prompt with
+an example and the known classes as hints (`annotate_prompts`), the answer is read by `Paragraph.parse` and asked for
+again with what was wrong while it cannot be used, and the classes are matched to the captions (`caption_matching`).
+
+Source: RACCooN, section 3.3, A.1 and figure 6.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raccoon_datamodules import prompts
+from raccoon_datamodules.build.annotate_prompts import annotation_prompt, change_question, read_changes, second_try
+from raccoon_datamodules.build.caption_matching import Candidate, label_of, match_objects
+from raccoon_datamodules.build.chat import AnswerCut
+from raccoon_datamodules.build.chat_cache import CachedChat
+from raccoon_datamodules.build.edit_prompts import change_edit, simple_edits
+from raccoon_datamodules.build.frame_grid import frame_grid
+from raccoon_datamodules.build.statistics import paragraph_words
+from raccoon_datamodules.members import ObjectInfo
+from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
+from raccoon_datamodules.sample import EditPrompt
+from raccoon_datamodules.wording import name_key
+
+Edits = Literal["none", "simple", "all"]
+
+
+class AnnotationFailed(ValueError):
+    """No usable annotation came of a clip; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotateSettings:
+    """How clips are annotated.
+
+    ``num_frames`` frames in the picture (the paper shows six), ``picture_side`` its longest side in pixels,
+    ``max_attempts`` requests until an answer must be usable; ``edits``: "none", "simple" (a removal and an addition of
+    each object, no request) or "all" (also one change of each object, one request a clip).
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    num_frames: int = 6
+    picture_side: int = 1536
+    max_attempts: int = 3
+    edits: Edits = "simple"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_frames <= 64:
+            raise ValueError(f"num_frames must be in [1, 64], got {self.num_frames}")
+        if not 64 <= self.picture_side <= 8192:
+            raise ValueError(f"picture_side must be in [64, 8192] pixels, got {self.picture_side}")
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, got {self.max_attempts}")
+        if self.edits not in ("none", "simple", "all"):
+            raise ValueError(f"edits must be none, simple or all, got {self.edits!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a reviewer wants of a batch: a remark for the prompt, the paragraph corrected by hand, words to replace."""
+
+    text: str = ""
+    corrected: Paragraph | None = None
+    replacements: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What the annotator sees of a sample.
+
+    ``frames`` uint8 [n, H, W, 3], the clip's frames ``indices``; ``objects`` the records of its masks; ``mask`` gives
+    an object's mask uint8 {0, 1} [n, H, W] at these frames when it is needed.
+    """
+
+    key: str
+    frames: NDArray[np.uint8]
+    indices: tuple[int, ...]
+    objects: tuple[ObjectInfo, ...]
+    mask: Callable[[str], NDArray[np.uint8]]
+
+    def labels(self) -> dict[str, str]:
+        """The label of each object by its id, "" where it has none."""
+        return {info.id: label_of(info.category, info.attributes) for info in self.objects}
+
+    def hints(self) -> tuple[str, ...]:
+        """The labels, each once, the largest object's first, at most `prompts.MAX_OBJECTS`."""
+        labels, found = self.labels(), dict[str, str]()
+        for info in sorted(self.objects, key=lambda info: -int(info.area.sum())):
+            if name_key(labels[info.id]):
+                found.setdefault(name_key(labels[info.id]), labels[info.id])
+        return tuple(found.values())[: prompts.MAX_OBJECTS]
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """One answer as it came: what it was asked for ("annotate", "match ID", "changes"), the attempt, the text."""
+
+    purpose: str
+    attempt: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A clip's annotation; ``matches`` gives the name of each object's caption by its id, None where it has none."""
+
+    key: str
+    paragraph: Paragraph
+    matches: Mapping[str, str | None]
+    edits: tuple[EditPrompt, ...]
+    answers: tuple[RawAnswer, ...]
+    notes: tuple[str, ...]
+    frames: tuple[int, ...]
+    is_corrected: bool = False
+
+    @property
+    def raw(self) -> str:
+        """The answer that the paragraph was read from, or "" if a person wrote it."""
+        last = [answer.text for answer in self.answers if answer.purpose == "annotate"]
+        return last[-1] if last else ""
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """The ids of the objects that no caption is about."""
+        return tuple(object_id for object_id, name in self.matches.items() if not name)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is stored of it besides the sample: every raw answer, notes, frames."""
+        answers = [{"purpose": a.purpose, "attempt": a.attempt, "text": a.text} for a in self.answers]
+        return {
+            "key": self.key,
+            "frames": list(self.frames),
+            "corrected": self.is_corrected,
+            "matches": dict(self.matches),
+            "notes": list(self.notes),
+            "answers": answers,
+        }
+
+
+class Annotator:
+    """Annotates clips with a chat model whose answers are kept; may be used by several threads."""
+
+    def __init__(self, chat: CachedChat, settings: AnnotateSettings) -> None:
+        self.chat = chat
+        self.settings = settings
+
+    def first_request(self, clip: Clip, wish: Wish | None = None) -> tuple[NDArray[np.uint8], str]:
+        """The picture and the prompt that a clip's annotation begins with."""
+        wish = wish or Wish()
+        prompt = annotation_prompt(len(clip.frames), hints=clip.hints(), wish=wish.text, corrected=wish.corrected)
+        return frame_grid(clip.frames, max_side=self.settings.picture_side), prompt
+
+    def annotate(self, clip: Clip, *, wish: Wish | None = None, text: Paragraph | None = None) -> Annotation:
+        """Annotate one clip; with ``text``, a paragraph a person wrote, only its objects are matched.
+
+        Raises:
+            AnnotationFailed: if no answer could be used in `AnnotateSettings.max_attempts` attempts.
+        Whatever the chat model raises comes through.
+        """
+        answers: list[RawAnswer] = []
+
+        def ask(images: Sequence[NDArray[np.uint8]], question: str, attempt: int, purpose: str) -> str:
+            try:
+                answer = self.chat.ask(images, question, attempt=attempt)
+            except AnswerCut as err:
+                answers.append(RawAnswer(purpose, attempt, err.partial))
+                raise
+            answers.append(RawAnswer(purpose, attempt, answer))
+            return answer
+
+        paragraph, notes = self._paragraph(clip, wish, ask) if text is None else (text, [])
+        if wish is not None and text is None:
+            paragraph = replaced(paragraph, wish.replacements)
+        labels = clip.labels()
+        candidates = [Candidate(info.id, labels[info.id], self._picture(clip, info.id)) for info in clip.objects]
+        matches, doubts = match_objects(
+            candidates, paragraph, ask, num_frames=len(clip.frames), max_attempts=self.settings.max_attempts
+        )
+        edits, silence = self._edits(paragraph, matches, ask)
+        return Annotation(
+            key=clip.key,
+            paragraph=paragraph,
+            matches=matches,
+            edits=edits,
+            answers=tuple(answers),
+            notes=(*notes, *doubts, *silence),
+            frames=clip.indices,
+            is_corrected=text is not None,
+        )
+
+    def _paragraph(self, clip: Clip, wish: Wish | None, ask: Callable[..., str]) -> tuple[Paragraph, list[str]]:
+        picture, prompt = self.first_request(clip, wish)
+        usable: list[tuple[int, Paragraph, list[str]]] = []
+        faults: list[str] = []
+        text = prompt
+        for attempt in range(self.settings.max_attempts):
+            try:
+                answer = ask([picture], text, attempt, "annotate")
+            except AnswerCut as err:
+                answer, faults = err.partial, ["it was cut off at the length limit; use fewer words"]
+                text = second_try(prompt, answer, faults)
+                continue
+            paragraph, notes = Paragraph.parse(answer)
+            faults, wishes = complaints(paragraph)
+            if not faults:
+                usable.append((len(wishes), paragraph, [*notes, *wishes]))
+                if not wishes:
+                    break
+            text = second_try(prompt, answer, [*faults, *wishes, *notes])
+        if not usable:
+            attempts = self.settings.max_attempts
+            raise AnnotationFailed(f"no usable answer in {attempts} attempt{'s'[: attempts != 1]}: {'; '.join(faults)}")
+        _, paragraph, notes = min(usable, key=lambda found: found[0])
+        return paragraph, notes
+
+    def _picture(self, clip: Clip, object_id: str) -> Callable[[], NDArray[np.uint8]]:
+        side = self.settings.picture_side
+        return lambda: frame_grid(clip.frames, max_side=side, outlined=clip.mask(object_id))
+
+    def _edits(
+        self, paragraph: Paragraph, matches: Mapping[str, str | None], ask: Callable[..., str]
+    ) -> tuple[tuple[EditPrompt, ...], list[str]]:
+        if self.settings.edits == "none":
+            return (), []
+        edits = simple_edits(paragraph, matches)
+        matched = [(object_id, name) for object_id, name in matches.items() if name]
+        if self.settings.edits == "simple" or not matched:
+            return edits, []
+        objects = [found for _, name in matched if (found := paragraph.find(name)) is not None]
+        text = question = change_question(objects)
+        for attempt in range(self.settings.max_attempts):
+            try:
+                answer = ask([], text, attempt, "changes")
+            except AnswerCut as err:
+                answer = err.partial
+            if changes := read_changes(answer, objects):
+                made = [change_edit(paragraph, *matched[place], *change) for place, change in sorted(changes.items())]
+                return (*edits, *(edit for edit in made if edit is not None)), []
+            text = second_try(question, answer, ["no line has the form <number>. <instruction> => <name>: <text>"])
+        return edits, [f"no usable answer to the changes asked for in {self.settings.max_attempts} attempts"]
+
+
+def complaints(paragraph: Paragraph) -> tuple[list[str], list[str]]:
+    """What makes a paragraph unusable, and what could be better about it."""
+    faults, wishes = [], []
+    if not paragraph.description:
+        faults.append("the description of the whole video is missing")
+    if not paragraph.objects:
+        faults.append("the list of objects is missing")
+    bare = [item.name for item in paragraph.objects if not item.description]
+    if paragraph.objects and len(bare) == len(paragraph.objects):
+        faults.append("no object has a description")
+    elif bare:
+        wishes.append(f"these objects have no description: {', '.join(bare)}")
+    if len(paragraph.objects) > prompts.MAX_OBJECTS:
+        wishes.append(f"there are {len(paragraph.objects)} objects, at most {prompts.MAX_OBJECTS} were asked for")
+    if (words := paragraph_words(paragraph)) > prompts.MAX_WORDS:
+        wishes.append(f"it has {words} words, fewer than {prompts.MAX_WORDS} were asked for")
+    return faults, wishes
+
+
+def replaced(paragraph: Paragraph, replacements: Mapping[str, str]) -> Paragraph:
+    """The paragraph with whole words or phrases put in the place of others, in every text and name; case counts.
+
+    Raises:
+        AnnotationFailed: if two objects would have the same name then.
+    """
+    if not replacements:
+        return paragraph
+    pattern = re.compile(r"(?<!\w)(" + "|".join(re.escape(old) for old in replacements) + r")(?!\w)")
+
+    def mend(text: str) -> str:
+        return pattern.sub(lambda found: replacements[found.group(1)], text)
+
+    try:
+        objects = tuple(ObjectDescription(mend(o.name), mend(o.description)) for o in paragraph.objects)
+        return Paragraph(mend(paragraph.description), objects)
+    except ValueError as err:
+        raise AnnotationFailed(f"the reviewer's replacements cannot be made: {err}") from err

@@ -1,0 +1,113 @@
+"""A sample's members with its annotation put in: clips and masks stay as they are, byte for byte."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from raccoon_datamodules import members
+from raccoon_datamodules.build.annotate import Annotation, Clip
+from raccoon_datamodules.build.frame_grid import uniform_indices
+from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
+from raccoon_datamodules.sample import EditPrompt
+from raccoon_datamodules.view import MemberView
+from raccoon_datamodules.wording import name_key
+
+
+def is_described(view: MemberView) -> bool:
+    """Whether a sample has its text already: a video description, and one of each object that has a mask.
+
+    Needs ``meta.json``, ``paragraph.json`` and the objects' records.
+    """
+    if view.meta.extra.get("annotation") in ("none", "partial"):
+        return False
+    reference = view.paragraphs()[0]
+    return bool(reference.description) and all(view.object(name).description for name in view.meta.objects)
+
+
+def clip_of(view: MemberView, num_frames: int, masks: Callable[[str], MemberView]) -> Clip:
+    """What the annotator sees of a sample; ``masks`` gives a view that has an object's mask, when it is needed."""
+    indices = tuple(uniform_indices(view.num_frames, num_frames))
+    return Clip(
+        key=view.key,
+        frames=view.clip(indices),
+        indices=indices,
+        objects=tuple(view.object(object_id) for object_id in view.meta.objects),
+        mask=lambda object_id: masks(object_id).mask(object_id, indices),
+    )
+
+
+def annotated_members(
+    data: Mapping[str, bytes], annotation: Annotation, *, by: Mapping[str, Any], keep_unmatched: bool = False
+) -> dict[str, bytes]:
+    """The members of a sample (suffix to bytes) with the annotation in the place of what they said before.
+
+    ``by`` says who annotated, for ``meta.json``. An object that no caption is about is left out with its mask, as in
+    the paper, or with ``keep_unmatched`` kept under its own name, without a description.
+
+    Raises:
+        MemberError: if a member is missing or damaged.
+    """
+    view = MemberView(data)
+    by_suffix = {suffix.lower(): suffix for suffix in data}
+    kept = [name for name in view.meta.objects if keep_unmatched or annotation.matches.get(name)]
+    paragraph, names = _with_unmatched(annotation, view, kept)
+    told = [_completed(edit, annotation.paragraph, paragraph) for edit in annotation.edits if edit.object_id in kept]
+    extra = {**view.meta.extra, "annotation": {**by, "corrected": annotation.is_corrected}}
+    texts = {"paragraph": members.paragraph_to_json(paragraph), "phrasings": []}
+    out = {
+        members.META: members.dump_meta(replace(view.meta, objects=tuple(kept), extra=extra)),
+        members.PARAGRAPH: members.dump_json(texts, members.PARAGRAPH),
+        members.EDITS: members.dump_json([_edit_to_json(edit) for edit in told], members.EDITS),
+        members.VIDEO: view.bytes_of(members.VIDEO),
+    }
+    for object_id in kept:
+        info = view.object(object_id)
+        found = paragraph.find(names[object_id])
+        description = found.description if found else ""
+        info = replace(info, name=names[object_id], description=description)
+        out[members.object_suffix("object", object_id)] = members.dump_object(info)
+        for kind in ("mask", "inpainted"):
+            suffix = members.object_suffix(kind, object_id)
+            if suffix.lower() in by_suffix:
+                out[suffix] = view.bytes_of(suffix)
+    others = (suffix for suffix in data if suffix.lower() not in {name.lower() for name in out})
+    out.update({suffix: data[suffix] for suffix in others if members.parse_suffix(suffix) is None})
+    return out
+
+
+def _with_unmatched(annotation: Annotation, view: MemberView, kept: list[str]) -> tuple[Paragraph, dict[str, str]]:
+    """The paragraph with a line for each kept object that has none, and the name of each kept object."""
+    objects, names = list(annotation.paragraph.objects), {}
+    taken = {name_key(item.name) for item in objects}
+    for object_id in kept:
+        name = annotation.matches.get(object_id)
+        if not name:
+            own, number = view.object(object_id).name or f"Object {object_id}", 1
+            name = own
+            while name_key(name) in taken:
+                number += 1
+                name = f"{own} ({number})"
+            objects.append(ObjectDescription(name))
+            taken.add(name_key(name))
+            name = objects[-1].name
+        names[object_id] = name
+    return Paragraph(annotation.paragraph.description, tuple(objects)), names
+
+
+def _completed(edit: EditPrompt, before: Paragraph, after: Paragraph) -> EditPrompt:
+    """The edit with the lines that the paragraph gained."""
+    gained = after.objects[len(before.objects) :]
+    if not gained:
+        return edit
+    sides = [Paragraph(side.description, (*side.objects, *gained)) for side in (edit.before, edit.after)]
+    return replace(edit, before=sides[0], after=sides[1])
+
+
+def _edit_to_json(edit: EditPrompt) -> dict[str, Any]:
+    return {
+        "kind": edit.kind,
+        "object_id": edit.object_id,
+        "instruction": edit.instruction,
+        "before": members.paragraph_to_json(edit.before),
+        "after": members.paragraph_to_json(edit.after),
+    }
