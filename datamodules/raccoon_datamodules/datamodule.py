@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 import lightning.pytorch as pl
 import numpy as np
 
+from raccoon_datamodules.cache import CachedView, CacheMiss, FeatureCache
 from raccoon_datamodules.faults import FaultLog, Loaded
 from raccoon_datamodules.loader import Once, OrderedLoader, OrderedSamples, Place, endless
 from raccoon_datamodules.mixture import Corpora, Shards, differences, fingerprint, open_all, open_one, order_of, weighed
@@ -48,6 +49,8 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         num_workers: processes that read and decode; 0 reads in the training process.
         prefetch: batches each worker keeps ready.
         pin_memory: page-locked batches, for faster copies to a GPU.
+        cache: a folder that `raccoon cache` wrote; training takes from it what frozen networks make of a sample.
+        cache_miss: "compute" decodes what the cache lacks, "error" ends the run.
         max_bad, max_bad_fraction, quarantine: see `FaultLog`; several ranks write one quarantine file each.
     """
 
@@ -69,6 +72,8 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         max_bad: int,
         max_bad_fraction: float,
         quarantine: str | None,
+        cache: str | None = None,
+        cache_miss: CacheMiss = "compute",
     ) -> None:
         super().__init__()
         if global_batch_size < 1 or (val_batch_size is not None and val_batch_size < 1):
@@ -83,6 +88,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         self._loading = {"num_workers": num_workers, "prefetch": prefetch, "pin_memory": pin_memory}
         self._caps = {"max_bad": max_bad, "max_bad_fraction": max_bad_fraction}
         self._quarantine = quarantine
+        self.cache = None if cache is None else FeatureCache(cache, miss=cache_miss)
         FaultLog(**self._caps)  # type: ignore[arg-type]  # wrong caps are refused now, not when the first sample fails
         self.train_log: FaultLog | None = None
         self._ordinal = 0
@@ -239,7 +245,11 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
 
     def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
         choice = self.choice(source, ref, ordinal, use)
-        view = source.view(ref.shard, ref.sample, choice.wanted)
+        view: SampleView
+        if use == "train" and self.cache is not None:
+            view = CachedView(source, ref.shard, ref.sample, choice.wanted)
+        else:
+            view = source.view(ref.shard, ref.sample, choice.wanted)
         return self.make_example(view, choice, draw(self.seed, ordinal, f"{use}/example"))
 
     def _begin(self) -> Iterator[range]:

@@ -1,22 +1,45 @@
 """`P2VDataModule`: training examples for the painter (paper, section 3.3, "Video Diffusion Model Fine-tuning")."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raccoon_datamodules.batch import P2VBatch
+from raccoon_datamodules.batch import P2VBatch, P2VLatentBatch
+from raccoon_datamodules.cache import CachedView, CacheMiss, P2VFeatures, P2VModel
 from raccoon_datamodules.datamodule import VplmDataModule
 from raccoon_datamodules.faults import Loaded
+from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
 from raccoon_datamodules.pixels import stack_planes
-from raccoon_datamodules.tasks import P2V_TASKS, Choice, FrameSampling, P2VExample, check_weights, make_p2v
+from raccoon_datamodules.tasks import (
+    P2V_TASKS,
+    Choice,
+    FrameSampling,
+    P2VExample,
+    P2VPlan,
+    check_weights,
+    edit_mask,
+    painted,
+    plan_p2v,
+)
 from raccoon_datamodules.view import SampleView
 
 
-class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedP2V:
+    """An example from a cache: what it is, its mask uint8 {0, 1} [F, H, W], and its features, None if they are missing."""
+
+    plan: P2VPlan
+    view: SampleView
+    edit_mask: NDArray[np.uint8]
+    features: P2VFeatures | None
+
+
+class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentBatch]):
     """Removal, addition and change of objects, as `P2VBatch`.
 
     ``tasks`` weighs "remove", "add" and "change" (default: equally). ``num_frames`` frames of ``size`` (height, width)
@@ -48,6 +71,8 @@ class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
         max_bad: int = 10,
         max_bad_fraction: float = 0.01,
         quarantine: str | None = None,
+        cache: str | None = None,
+        cache_miss: CacheMiss = "compute",
     ) -> None:
         super().__init__(
             train=train,
@@ -65,31 +90,77 @@ class P2VDataModule(VplmDataModule[P2VExample, P2VBatch]):
             max_bad=max_bad,
             max_bad_fraction=max_bad_fraction,
             quarantine=quarantine,
+            cache=cache,
+            cache_miss=cache_miss,
         )
         height, width = size
         if min(num_frames, height, width) < 1:
             raise ValueError(f"num_frames and size must be positive, got {num_frames} frames of {height}x{width}")
+        self.cached_model: P2VModel | None = None
         self.num_frames = num_frames
         self.size = (height, width)
         self.frame_sampling: FrameSampling = frame_sampling
 
-    def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> P2VExample:
-        """See `tasks.make_p2v`."""
-        return make_p2v(view, choice, num_frames=self.num_frames, size=self.size, rng=rng, sampling=self.frame_sampling)
+    def train_dataloader(self) -> OrderedLoader[P2VExample | CachedP2V, P2VBatch | P2VLatentBatch]:
+        """See `VplmDataModule.train_dataloader`; raises as `FeatureCache.ready` if a cache is named."""
+        if self.cache is not None:
+            self.cache.ready(self.cached_model, type(self).make_example, P2VDataModule.make_example)
+        return super().train_dataloader()
 
-    def collate(self, loaded: list[Loaded[P2VExample]]) -> P2VBatch:
-        """Frames to float in [-1, 1], masks to float {0, 1}."""
-        examples = [one.value for one in loaded if one.value is not None]
-        masks = torch.from_numpy(np.stack([example.edit_mask for example in examples]))
+    def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> P2VExample | CachedP2V:
+        """See `tasks.make_p2v`."""
+        plan = plan_p2v(view, choice, num_frames=self.num_frames, rng=rng, sampling=self.frame_sampling)
+        if self.cache is not None and self.cached_model is not None and isinstance(view, CachedView):
+            features = self.cache.p2v(self.cached_model, view, plan, self.size)
+            if features is not None or self.cache.miss == "error":
+                return CachedP2V(plan, view, edit_mask(view, plan, self.size), features)
+        return painted(view, plan, self.size)
+
+    def collate(self, loaded: list[Loaded[P2VExample | CachedP2V]]) -> P2VBatch | P2VLatentBatch:
+        """Frames to float in [-1, 1], masks to float {0, 1}.
+
+        A batch that the cache has whole holds its latents instead of frames; one sample that it lacks, and all are
+        decoded.
+
+        Raises:
+            RuntimeError: if the cache lacks a sample and ``cache_miss`` is "error".
+        """
+        values = [one.value for one in loaded if one.value is not None]
+        ordinal = torch.tensor([one.ordinal for one in loaded], dtype=torch.int64)
+        cached = [(one, one.features) for one in values if isinstance(one, CachedP2V) and one.features is not None]
+        if cached and len(cached) == len(values):
+            return P2VLatentBatch(
+                target=torch.stack([features.target for _, features in cached]),
+                condition=torch.stack([features.condition for _, features in cached]),
+                edit_mask=_masks([one.edit_mask for one, _ in cached]),
+                text=torch.stack([features.text for _, features in cached]),
+                prompt=[one.plan.prompt for one, _ in cached],
+                task=[one.plan.task for one, _ in cached],
+                key=[one.plan.key for one, _ in cached],
+                ordinal=ordinal,
+            )
+        examples = [self._decoded(one) for one in values]
         return P2VBatch(
             target=_pixels([example.target for example in examples]),
             condition=_pixels([example.condition for example in examples]),
-            edit_mask=masks.unsqueeze(2).float(),
+            edit_mask=_masks([example.edit_mask for example in examples]),
             prompt=[example.prompt for example in examples],
             task=[example.task for example in examples],
             key=[example.key for example in examples],
-            ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
+            ordinal=ordinal,
         )
+
+    def _decoded(self, value: P2VExample | CachedP2V) -> P2VExample:
+        if isinstance(value, P2VExample):
+            return value
+        if value.features is None and self.cache is not None:
+            raise self.cache.missing([value.plan.key])
+        return painted(value.view, value.plan, self.size)
+
+
+def _masks(masks: list[NDArray[np.uint8]]) -> Tensor:
+    """Masks uint8 {0, 1} [F, H, W] to float32 [B, F, 1, H, W]."""
+    return torch.from_numpy(np.stack(masks)).unsqueeze(2).float()
 
 
 def _pixels(clips: list[NDArray[np.uint8]]) -> Tensor:

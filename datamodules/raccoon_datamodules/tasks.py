@@ -246,6 +246,11 @@ def make_p2v(
     Raises MemberError if a member cannot be read. Source: section 3.3, "Video Diffusion Model Fine-tuning".
     """
     plan = plan_p2v(view, choice, num_frames=num_frames, rng=rng, sampling=sampling)
+    return painted(view, plan, size)
+
+
+def painted(view: SampleView, plan: P2VPlan, size: tuple[int, int]) -> P2VExample:
+    """The painter's example that was planned, its pictures decoded."""
     mask = edit_mask(view, plan, size)
     target = pictures(view, plan.target, plan.frames, size)
     condition = target if plan.condition == plan.target else pictures(view, plan.condition, plan.frames, size)

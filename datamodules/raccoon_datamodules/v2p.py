@@ -6,24 +6,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from raccoon_datamodules.batch import V2PBatch
+from raccoon_datamodules.cache import CachedView, CacheMiss, V2PFeatures, V2PModel
 from raccoon_datamodules.conversation import Conversation, Turn
 from raccoon_datamodules.datamodule import HeldOut, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
 from raccoon_datamodules.pixels import stack_planes
-from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PExample, check_weights, make_v2p
+from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PPlan, check_weights, pictures, plan_v2p
 from raccoon_datamodules.view import SampleView
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EncodedExample:
-    """An example and its text as token ids."""
+    """An example: what it is, its text as token ids, and its ``frames`` uint8 [F, H, W, 3] or cached ``features``."""
 
-    example: V2PExample
+    plan: V2PPlan
     turn: Turn
+    view: SampleView
+    frames: NDArray[np.uint8] | None
+    features: V2PFeatures | None = None
 
 
 class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
@@ -61,6 +67,8 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         max_bad: int = 10,
         max_bad_fraction: float = 0.01,
         quarantine: str | None = None,
+        cache: str | None = None,
+        cache_miss: CacheMiss = "compute",
     ) -> None:
         super().__init__(
             train=train,
@@ -78,11 +86,14 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
             max_bad=max_bad,
             max_bad_fraction=max_bad_fraction,
             quarantine=quarantine,
+            cache=cache,
+            cache_miss=cache_miss,
         )
         height, width = size
         if min(num_frames, height, width) < 1:
             raise ValueError(f"num_frames and size must be positive, got {num_frames} frames of {height}x{width}")
         self.conversation = conversation
+        self.cached_model: V2PModel | None = None
         self.num_frames = num_frames
         self.size = (height, width)
         self.frame_sampling: FrameSampling = frame_sampling
@@ -90,31 +101,55 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
     def train_dataloader(self) -> OrderedLoader[EncodedExample, V2PBatch]:
         """See `VplmDataModule.train_dataloader`. Raises RuntimeError if no conversation is linked, as the others do."""
         self._linked()
+        if self.cache is not None:
+            self.cache.ready(self.cached_model, type(self).make_example, V2PDataModule.make_example)
         return super().train_dataloader()
 
     def make_example(self, view: SampleView, choice: Choice, rng: np.random.Generator) -> EncodedExample:
-        """See `tasks.make_v2p`; a text that cannot be encoded makes a bad sample."""
-        example = make_v2p(
-            view, choice, num_frames=self.num_frames, size=self.size, rng=rng, sampling=self.frame_sampling
-        )
-        return EncodedExample(example, self._linked().turn(example.instruction, example.answer))
+        """See `tasks.plan_v2p`; a text that cannot be encoded makes a bad sample."""
+        plan = plan_v2p(view, choice, num_frames=self.num_frames, rng=rng, sampling=self.frame_sampling)
+        turn = self._linked().turn(plan.instruction, plan.answer)
+        if self.cache is not None and self.cached_model is not None and isinstance(view, CachedView):
+            features = self.cache.v2p(self.cached_model, view, plan, self.size)
+            if features is not None or self.cache.miss == "error":
+                return EncodedExample(plan, turn, view, None, features)
+        return EncodedExample(plan, turn, view, pictures(view, plan.member, plan.frames, self.size))
 
     def collate(self, loaded: list[Loaded[EncodedExample]]) -> V2PBatch:
-        """Frames to float in [0, 1], texts padded on the right to the longest."""
+        """Frames to float in [0, 1], texts padded on the right to the longest.
+
+        A batch that the cache has whole holds its features instead of frames; one sample that it lacks, and all are
+        decoded.
+
+        Raises:
+            RuntimeError: if the cache lacks a sample and ``cache_miss`` is "error".
+        """
         values = [one.value for one in loaded if one.value is not None]
         texts = self._linked().collate([value.turn for value in values])
-        frames = stack_planes([value.example.frames for value in values])
+        cached = [value.features for value in values if value.features is not None]
+        frames: Tensor | None = None
+        if not cached or len(cached) < len(values):
+            frames = stack_planes([self._frames(value) for value in values]).float().div_(255.0)
+            cached = []
         return V2PBatch(
-            frames=frames.float().div_(255.0),
-            grid=None,
-            superpixels=None,
+            frames=frames,
+            grid=torch.stack([one.grid for one in cached]) if cached else None,
+            superpixels=torch.stack([one.superpixels for one in cached]) if cached else None,
+            superpixel_means=torch.stack([one.means for one in cached]) if cached else None,
             input_ids=texts.input_ids,
             labels=texts.labels,
             attention_mask=texts.attention_mask,
-            task=[value.example.task for value in values],
-            key=[value.example.key for value in values],
+            task=[value.plan.task for value in values],
+            key=[value.plan.key for value in values],
             ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
         )
+
+    def _frames(self, value: EncodedExample) -> NDArray[np.uint8]:
+        if value.frames is not None:
+            return value.frames
+        if value.features is None and self.cache is not None:
+            raise self.cache.missing([value.plan.key])
+        return pictures(value.view, value.plan.member, value.plan.frames, self.size)
 
     def _once(self, use: HeldOut) -> OrderedLoader[EncodedExample, V2PBatch] | list[Any]:
         self._linked()
