@@ -23,6 +23,7 @@ from torch.nn import functional
 from raccoon.models.image_text import project_patches
 from raccoon.models.vision import clip_pixels
 from raccoon.tasks.optim import OptimizerSettings, configure
+from raccoon.tasks.run_log import mean_over_ranks
 from raccoon.tasks.tokenizer import tiny_tokenizer
 from raccoon_datamodules.regions import ATTRIBUTES, NO_LABEL, RegionBatch, RegionDataModule, labels_of, matches
 from raccoon_datamodules.synthetic.vocabulary import difficulty_named
@@ -170,8 +171,8 @@ class ClipTask(pl.LightningModule):
                 f"the loss must be finite, got {loss.item()} at step {self.global_step} for the scenes with ordinals "
                 f"{ordinals}; lower the learning rate or train in bf16 or float32"
             )
-        self.log_dict({f"train/{name}": value for name, value in losses.items()})
-        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/{name}": mean_over_ranks(self, value) for name, value in losses.items()})
+        self.log("train/loss", mean_over_ranks(self, loss), prog_bar=True)
         return loss
 
     def validation_step(self, batch: RegionBatch, batch_idx: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from raccoon.models.video_llm import TemplateName, answer_loss
 from raccoon.tasks.optim import OptimizerSettings, configure
+from raccoon.tasks.run_log import mean_over_ranks
 from raccoon.tasks.tokenizer import VOCABULARY_SIZE, tiny_tokenizer
 from raccoon_datamodules.conversation import Conversation
 from raccoon_datamodules.texts import TEXT_TASKS, TextBatch
@@ -133,8 +134,9 @@ def check_finite(losses: Tensor, keys: Sequence[str], step: int) -> None:
 def log_losses(task: pl.LightningModule, use: str, losses: Tensor, names: Sequence[str], known: Sequence[str]) -> None:
     """Log ``USE/loss`` over all ranks, and ``USE/loss_NAME`` of the samples of each kind on the first one."""
     detached = losses.detach()
-    # Averaging over ranks while training would make them wait for each other at every step.
-    task.log(f"{use}/loss", detached.mean(), prog_bar=True, batch_size=len(names), sync_dist=use != "train")
+    in_training = use == "train"
+    mean = mean_over_ranks(task, detached.mean()) if in_training else detached.mean()
+    task.log(f"{use}/loss", mean, prog_bar=True, batch_size=len(names), sync_dist=not in_training)
     for name in known:
         rows = [row for row, other in enumerate(names) if other == name]
         if rows:

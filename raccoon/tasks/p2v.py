@@ -21,6 +21,7 @@ from raccoon.models.p2v_parts import P2VParts
 from raccoon.models.temporal_unet import is_temporal
 from raccoon.tasks.ema import WeightAverage
 from raccoon.tasks.optim import OptimizerSettings, configure
+from raccoon.tasks.run_log import mean_over_ranks
 from raccoon_datamodules.batch import P2VBatch
 from raccoon_datamodules.order import torch_draw
 
@@ -105,7 +106,7 @@ class P2VTask(pl.LightningModule):
     def training_step(self, batch: P2VBatch, batch_idx: int) -> Tensor:
         """One batch."""
         loss = self._step(batch, "p2v/train", dropout=self.text_dropout).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.key))
+        self.log("train/loss", mean_over_ranks(self, loss), prog_bar=True, batch_size=len(batch.key))
         return loss
 
     def validation_step(self, batch: P2VBatch, batch_idx: int) -> None:

@@ -19,6 +19,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 
 def fresh_folder(parent: Path, name: str) -> Path:
@@ -33,6 +34,23 @@ def fresh_folder(parent: Path, name: str) -> Path:
             number += 1
         else:
             return folder
+
+
+def mean_over_ranks(task: pl.LightningModule, value: Tensor) -> Tensor:
+    """Return a training figure's mean over all ranks where the trainer writes it down; elsewhere the rank's own value.
+
+    Every rank must call it at the same steps. Averaging at every step (``sync_dist``) would make them wait for each
+    other once more in each; so they do it only in the steps whose figures anybody reads.
+    """
+    trainer = getattr(task, "_trainer", None)  # the property raises where a task is tried without a trainer
+    value = value.detach()
+    if trainer is None or trainer.world_size == 1:
+        return value
+    every = trainer.log_every_n_steps
+    if not every or (trainer.global_step + 1) % every:
+        return value
+    mean: Tensor = trainer.strategy.reduce(value.clone(), reduce_op="mean")
+    return mean
 
 
 class RunLogger(Logger):

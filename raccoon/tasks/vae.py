@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from raccoon.models.p2v_parts import cast
 from raccoon.tasks.optim import OptimizerSettings, configure
+from raccoon.tasks.run_log import mean_over_ranks
 from raccoon_datamodules.batch import P2VBatch
 from raccoon_datamodules.order import torch_draw
 
@@ -89,8 +90,9 @@ class VAETask(pl.LightningModule):
             loss = loss + self.edge_weight * _edges(decoded, frames)
         self._measure(posterior.mean.detach().float())
         size = len(frames)
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        self.log_dict({"train/reconstruction": reconstruction, "train/kl": kl}, batch_size=size)
+        figures = {"train/loss": loss, "train/reconstruction": reconstruction, "train/kl": kl}
+        for name, value in figures.items():
+            self.log(name, mean_over_ranks(self, value), prog_bar=name == "train/loss", batch_size=size)
         return loss
 
     def validation_step(self, batch: P2VBatch, batch_idx: int) -> None:

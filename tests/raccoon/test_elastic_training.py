@@ -8,10 +8,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
+from raccoon.tasks.run_log import mean_over_ranks
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.synthetic import make_sample
 from raccoon_datamodules.synthetic.generate import seed_of
@@ -194,3 +197,31 @@ def test_two_ranks_read_together_for_three_epochs_what_one_rank_reads(shards, tm
         steps = steps_of(tmp_path, name, 2)
         assert keys(steps) == expected, name
         assert steps == steps_of(tmp_path, "plain", 2), name
+
+
+class Ranks:
+    """Stands for a strategy over two ranks, the other of which has the figure 3."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def reduce(self, value, *, reduce_op):
+        assert reduce_op == "mean"
+        self.asked += 1
+        return value.add_(3.0).div_(2)
+
+
+@pytest.mark.parametrize(("step", "world", "figure"), [(9, 2, 2.0), (8, 2, 1.0), (10, 2, 1.0), (9, 1, 1.0)])
+def test_a_logged_loss_is_the_mean_of_the_ranks_and_no_other_step_waits_for_it(step, world, figure):
+    task, ranks = pl.LightningModule(), Ranks()
+    task._trainer = SimpleNamespace(strategy=ranks, world_size=world, global_step=step, log_every_n_steps=10)
+    loss = torch.tensor(1.0, requires_grad=True)
+    mean = mean_over_ranks(task, loss)
+    assert mean.item() == figure
+    assert not mean.requires_grad
+    assert loss.item() == 1.0
+    assert ranks.asked == (figure == 2.0)
+
+
+def test_a_loss_is_its_own_mean_where_there_is_no_trainer():
+    assert mean_over_ranks(pl.LightningModule(), torch.tensor(1.0)).item() == 1.0
