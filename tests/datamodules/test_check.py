@@ -1,14 +1,16 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
+import tarfile
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from raccoon_datamodules import check
-from raccoon_datamodules.check import CheckReport, check_shards, reindex
+from raccoon_datamodules import check_report
+from raccoon_datamodules.check import CheckReport, check_shards, check_splits, reindex
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.members import dump_mask
@@ -116,7 +118,10 @@ def test_one_key_in_two_shards_is_found(make_shards, tmp_path):
     folder = make_shards(tmp_path / "a", 2, samples_per_shard=1)
     shutil.copy(folder / "vplm-train-000000.tar", folder / "vplm-train-000001.tar")
     reindex(folder)
-    assert reasons(check_shards(folder)) == ["vplm-train-000001.tar: clip-0000: another sample has this key"]
+    assert reasons(check_shards(folder)) == [
+        "vplm-train-000001.tar: clip-0000: another sample has this key",
+        "vplm-train-000001.tar: clip-0000: video.mp4: repeats sample clip-0000 (the same bytes)",
+    ]
 
 
 def test_every_damaged_member_of_a_sample_is_named(make_sample, tmp_path):
@@ -187,14 +192,169 @@ def test_a_described_object_without_a_mask_is_noted(make_sample, tmp_path):
     assert "paragraph.json: object Thing 2 is described but has no mask" in reasons(report)[0]
 
 
-def test_an_empty_mask_is_noted(make_sample, tmp_path):
+def masked(make_sample, mask, **changes):
+    """A sample whose object has this mask, with the boxes of it."""
     sample = make_sample()
-    mask = np.zeros_like(sample.objects[0].mask)
-    record = dataclasses.replace(sample.objects[0], mask=mask, boxes=boxes_of(mask))
+    record = dataclasses.replace(sample.objects[0], mask=mask, boxes=boxes_of(mask), **changes)
+    return dataclasses.replace(sample, objects=(record,))
+
+
+def warnings(report):
+    assert {problem.severity for problem in report.problems} <= {"warning"}
+    return [f"{problem.member}: {problem.reason}" for problem in report.problems]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(0, "the mask is empty in every frame"), (1, "the mask covers every pixel of every frame")],
+    ids=["empty", "full"],
+)
+def test_an_empty_or_full_mask_is_doubtful(make_sample, tmp_path, value, reason):
+    mask = np.full((4, 16, 16), value, np.uint8)
+    write_shards([masked(make_sample, mask, inpainted=None)], tmp_path / "x")
+    assert warnings(check_shards(tmp_path / "x")) == [f"mask-1.npz: {reason}"]
+
+
+def test_a_mask_that_is_full_for_a_while_is_doubtful(make_sample, tmp_path):
+    mask = make_sample().objects[0].mask.copy()
+    mask[2] = 1
+    write_shards([masked(make_sample, mask, inpainted=None)], tmp_path / "x")
+    found = warnings(check_shards(tmp_path / "x"))
+    assert found == ["mask-1.npz: the mask covers the whole picture in frames [2]"]
+
+
+def test_an_inverted_mask_is_doubtful(make_sample, tmp_path):
+    mask = np.ones((4, 16, 16), np.uint8)
+    mask[:, 5:9, 5:9] = 0
+    write_shards([masked(make_sample, mask, inpainted=None)], tmp_path / "x")
+    assert "inverted" in warnings(check_shards(tmp_path / "x"))[0]
+
+
+def test_an_inpainted_clip_that_still_shows_the_object_is_doubtful(make_sample, tmp_path):
+    sample = make_sample()
+    record = dataclasses.replace(sample.objects[0], inpainted=sample.video)
     write_shards([dataclasses.replace(sample, objects=(record,))], tmp_path / "x")
-    report = check_shards(tmp_path / "x")
-    assert report.ok
-    assert "mask-1.npz: the mask is empty in every frame" in reasons(report)[0]
+    (found,) = warnings(check_shards(tmp_path / "x"))
+    assert found.startswith("inpainted-1.mp4: is the video itself where the object is (0.0% of its pixels changed")
+
+
+def test_an_inpainted_clip_that_differs_elsewhere_is_doubtful_and_it_is_said_how_much(make_sample, tmp_path):
+    sample = make_sample()
+    frames = sample.objects[0].inpainted.frames.copy()
+    frames[:, 12:] = 255 - frames[:, 12:]
+    record = dataclasses.replace(sample.objects[0], inpainted=sample.video.with_frames(frames))
+    write_shards([dataclasses.replace(sample, objects=(record,))], tmp_path / "x")
+    (found,) = warnings(check_shards(tmp_path / "x"))
+    assert re.match(r"inpainted-1.mp4: differs from the video outside the object too: [2-4]\d\.\d% of that", found)
+
+
+def test_boxes_that_leave_the_picture_are_found(make_sample, tmp_path):
+    sample = make_sample()
+    boxes = sample.objects[0].boxes.copy()
+    boxes[2] = (0.5, 0.5, 1.25, 0.75)
+    boxes[3] = (0.5, 0.5, 0.25, 0.75)
+    record = dataclasses.replace(sample.objects[0], boxes=boxes)
+    write_shards([dataclasses.replace(sample, objects=(record,))], tmp_path / "x")
+    assert reasons(check_shards(tmp_path / "x")) == [
+        "vplm-train-000000.tar: clip-0000: object-1.json: boxes must be x0, y0, x1, y1 in [0, 1] with x0 <= x1 and "
+        "y0 <= y1, got [0.5, 0.5, 1.25, 0.75] in frame 2 and 1 more"
+    ]
+
+
+def test_a_damaged_edit_is_found(make_sample, tmp_path):
+    data = with_key(encode(make_sample()))
+    data["edits.json"] = data["edits.json"].replace(b'"kind":"remove"', b'"kind":"paint"')
+    assert "edits.json: an edit's kind must be" in reasons(check_shards(written(tmp_path / "x", data)))[0]
+
+
+def test_members_that_differ_by_case_alone_are_found(make_sample, tmp_path):
+    data = with_key(encode(make_sample()))
+    found = reasons(check_shards(written(tmp_path / "x", {**data, "MASK-1.npz": data["mask-1.npz"]})))
+    assert any("two members have one name, regardless of case" in reason for reason in found)
+
+
+def test_a_quick_check_of_sound_shards_decodes_nothing(shards, monkeypatch):
+    monkeypatch.setattr("raccoon_datamodules.view.MemberView.clip", None)
+    report = check_shards(shards, quick=True)
+    assert (report.ok, report.problems, report.num_samples, report.num_frames) == (True, [], 10, 0)
+    assert "10 samples in 3 shards" in str(report)
+
+
+def test_a_quick_check_names_the_damaged_member(copy):
+    index = Index.load(copy)
+    entry = next(m for m in index.shards[1].members(2) if m.suffix == "video.mp4")
+    path = copy / index.shards[1].name
+    data = bytearray(path.read_bytes())
+    data[entry.offset] ^= 1
+    path.write_bytes(data)
+    report = check_shards(copy, quick=True)
+    assert [(p.key, p.member) for p in report.problems] == [(None, None), ("clip-0006", "video.mp4")]
+
+
+def test_a_quick_check_finds_missing_members_and_equal_clips(make_sample, tmp_path):
+    data = [with_key(encode(make_sample()), f"k{i}") for i in range(3)]
+    del data[2]["video.mp4"], data[2]["edits.json"]
+    assert reasons(check_shards(written(tmp_path / "x", *data), quick=True)) == [
+        "vplm-train-000000.tar: k2: edits.json: is missing",
+        "vplm-train-000000.tar: k2: video.mp4: is missing",
+        "vplm-train-000000.tar: k1: video.mp4: repeats sample k0 (the same bytes)",
+    ]
+
+
+def test_a_clip_of_two_splits_is_a_leak(make_shards, tmp_path):
+    test = make_shards(tmp_path / "test", 3, first=5, split="test")
+    train = make_shards(tmp_path / "train", 6)
+    held_out, leaky = check_splits([test, train])
+    assert held_out.ok
+    assert reasons(leaky) == [
+        f"vplm-train-000001.tar: clip-0005: video.mp4: is in {test} too, as sample clip-0005 (the same bytes)"
+    ]
+    assert (leaky.ok, leaky.num_bad_samples) == (False, 1)
+
+
+def test_copies_are_not_looked_for_when_told_so(make_shards, tmp_path):
+    folders = [make_shards(tmp_path / name, 2, split=name) for name in ("test", "train")]
+    assert all(report.ok for report in check_splits(folders, max_bits=None))
+
+
+def test_processes_find_what_one_finds(make_shards, tmp_path):
+    test = make_shards(tmp_path / "test", 2, split="test")
+    train = make_shards(tmp_path / "train", 3, first=1)
+    os.truncate(train / "vplm-train-000000.tar", 9_000)
+    alone, together = (check_splits([test, train], workers=workers) for workers in (0, 2))
+    assert [str(report) for report in alone] == [str(report) for report in together]
+    assert not together[1].ok
+
+
+def test_one_folder_is_not_checked_against_itself(shards):
+    with pytest.raises(ValueError, match=r"each folder must be named once, .*train/ comes again"):
+        check_splits([shards, f"{shards}/"])
+
+
+@pytest.mark.parametrize("bits", [-1, 7.5, float("nan")])
+def test_a_limit_that_the_search_does_not_reach_is_refused(shards, bits):
+    with pytest.raises(ValueError, match=r"max_bits must be in \[0, 7\] or None, got"):
+        check_shards(shards, max_bits=bits)
+
+
+def test_a_tar_whose_headers_never_end_is_a_finding(copy):
+    path = copy / "vplm-train-000002.tar"
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 0
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) * 3000)
+    assert any("is not a readable tar" in reason for reason in reasons(check_shards(copy)))
+
+
+def test_a_tar_of_links_and_folders_is_a_finding(copy):
+    path = copy / "vplm-train-000002.tar"
+    with tarfile.open(path, "w") as out:
+        for name, kind in (("a", tarfile.SYMTYPE), ("b", tarfile.DIRTYPE), ("c", tarfile.FIFOTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            out.addfile(info)
+    report = check_shards(copy)
+    assert {p.member for p in report.problems if "is not a regular file" in p.reason} == {"a", "b", "c"}
+    assert report.num_bad_samples == 2
 
 
 def test_members_of_an_object_that_is_not_listed_are_found(make_sample, tmp_path):
@@ -210,7 +370,7 @@ def test_an_edit_of_an_object_that_is_not_there_is_found(make_sample, tmp_path):
 
 
 def test_findings_beyond_the_list_are_counted(make_sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "MAX_LISTED", 2)
+    monkeypatch.setattr(check_report, "MAX_LISTED", 2)
     folder = tmp_path / "x"
     write_encoded([(f"k{i}", {"meta.json": b"{}"}) for i in range(5)], folder)
     report = check_shards(folder)
@@ -252,4 +412,4 @@ def test_memory_stays_flat(make_shards, tmp_path):
 def test_a_report_counts_one_thing_as_one():
     report = CheckReport("x", num_shards=1, num_samples=1, num_errors=1, num_bad_samples=1)
     first = str(report).splitlines()[0]
-    assert first == "x: 1 sample with 0 objects and 0 frames in 1 shard (0.0 MB): 1 error, 1 bad sample"
+    assert first == "x: 1 sample in 1 shard (0.0 MB): 1 error, 1 bad sample"
