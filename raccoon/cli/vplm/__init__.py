@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from raccoon.cli.vplm import annotate, check, replay, synth
+from raccoon.cli.vplm import annotate, build, check, replay, synth
 
-VERBS = (synth, annotate, check, replay)
+VERBS = (synth, build, annotate, check, replay)
 
 
 def add_parser(subparsers: Any) -> None:
