@@ -52,7 +52,8 @@ def first_ordinal(step: int, *, epoch: int | None, epoch_length: int, global_bat
         ValueError: if a number is negative or the epoch has no such step.
     """
     if step < 0 or (epoch is not None and epoch < 0):
-        raise ValueError(f"steps and epochs are counted from 0, got step {step} of epoch {epoch}")
+        of = "" if epoch is None else f" of epoch {epoch}"
+        raise ValueError(f"steps and epochs are counted from 0, got step {step}{of}")
     if global_batch < 1:
         raise ValueError(f"the global batch size must be at least 1, got {global_batch}")
     if epoch is None:
