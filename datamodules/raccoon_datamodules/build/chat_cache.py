@@ -80,14 +80,14 @@ class CachedChat:
     def _send(self, images: Sequence[NDArray[np.uint8]], text: str) -> tuple[str, str, str]:
         """(status, answer, detail) of a new request. Raises ChatError or ChatStopped."""
 
-        def send() -> tuple[str, str, str] | ChatStopped:
+        def send() -> tuple[str, str, str] | RuntimeError:
             try:
                 answer = self._chat.chat(images, text)
             except AnswerRefused as err:
                 return "refused", "", str(err)
             except AnswerCut as err:
                 return "cut", _writable(err.partial), str(err)
-            except ChatStopped as err:
+            except (ChatError, ChatStopped) as err:
                 return err
             except ImportError as err:
                 return ChatStopped(str(err))
@@ -96,7 +96,7 @@ class CachedChat:
             return "ok", _writable(answer), ""
 
         came = attempt_to(send)
-        if isinstance(came, ChatStopped):
+        if isinstance(came, RuntimeError):
             raise came
         if len(came) == 2:
             # A stranger's model may raise anything: this request failed, the next one may go well.
