@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from raccoon.tasks.run_log import mean_over_ranks
+from raccoon_datamodules.index import Index
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.synthetic import make_sample
 from raccoon_datamodules.synthetic.generate import seed_of
@@ -197,6 +198,39 @@ def test_two_ranks_read_together_for_three_epochs_what_one_rank_reads(shards, tm
         steps = steps_of(tmp_path, name, 2)
         assert keys(steps) == expected, name
         assert steps == steps_of(tmp_path, "plain", 2), name
+
+
+@pytest.mark.slow  # two processes and what they leave behind
+def test_bad_samples_neither_part_the_ranks_nor_leave_one_waiting(tmp_path, monkeypatch):
+    """With one sample damaged: the same substitutes as on one rank; over the cap: every rank ends, none hangs."""
+    folder = corpus(tmp_path / "train", SAMPLES)
+    index = Index.load(folder)
+    (video,) = [member for member in index.shards[1].members(2) if member.suffix == "video.mp4"]
+    with (folder / index.shards[1].name).open("r+b") as shard:
+        shard.seek(video.offset + video.length // 2)
+        shard.write(b"damaged")
+    out = tmp_path / "out"
+    lists = {name: str(tmp_path / f"{name}.jsonl") for name in ("two", "one")}
+    two = {"name": "two", "steps": STEPS, "workers": 1, "quarantine": lists["two"]}
+    process = start(out, folder, 2, [two, {"name": "capped", "steps": STEPS, "max_bad": 0, "max_bad_fraction": 0.0}])
+    try:
+        assert process.wait(240) != 0
+    finally:
+        end(process)
+    assert "1 of " in (out / "log.txt").read_text()
+    assert "samples read are bad, more than max_bad (0)" in (out / "log.txt").read_text()
+    monkeypatch.syspath_prepend(str(HERE))
+    from elastic_run import fit
+
+    fit(str(out), str(folder), 1, "one", STEPS, quarantine=lists["one"])
+    assert keys(steps_of(out, "two", 2)) == keys(steps_of(out, "one", 1))
+    noted = [
+        sorted(line for path in tmp_path.glob(f"{name}.jsonl*") for line in path.read_text().splitlines())
+        for name in ("two", "one")
+    ]
+    assert noted[0] == noted[1]
+    # Three epochs met it three times.
+    assert len(noted[0]) >= 3
 
 
 class Ranks:
