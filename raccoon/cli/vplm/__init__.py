@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from raccoon.cli.vplm import annotate, build, check, replay, synth
+from raccoon.cli.vplm import annotate, build, check, replay, stats, synth
 
-VERBS = (synth, build, annotate, check, replay)
+VERBS = (synth, build, annotate, check, stats, replay)
 
 
 def add_parser(subparsers: Any) -> None:
