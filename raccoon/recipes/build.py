@@ -58,7 +58,7 @@ def build(
     *,
     settings: Mapping[str, type] | None = None,
 ) -> Recipe:
-    """Build everything a recipe names.
+    """Build everything a recipe names; sections that are set the same get one object.
 
     ``recipe`` is a path, a name in ``conf/``, or the ``config`` of an earlier `Recipe`. ``settings`` gives the class
     (a dataclass, say) of each plain section; an absent plain section is built from its defaults.
@@ -92,7 +92,9 @@ def build(
             continue
         resolved[key] = None
         if node is not None:
-            parts[key], resolved[key] = _instantiate(node, where=key)
+            # Sections that are set the same (`layout_planner: ${describer}`) share one object: a model loads once.
+            twin = next((other for other in parts if config[other] == node), None)
+            parts[key], resolved[key] = _instantiate(node, where=key) if twin is None else (parts[twin], resolved[twin])
             check(parts[key], _protocol(key), where=key)
     return Recipe(source=source, parts=parts, settings=made, config=resolved)
 

@@ -118,6 +118,22 @@ def test_classes_may_stand_inside_arguments(folder):
     assert build(folder, inner.replace("={", "=[{") + "]").parts["painter"].inner[0].radius == 1
 
 
+def test_sections_that_are_set_the_same_share_one_object(folder):
+    (folder / "twins.yaml").write_text("describer: {class_path: strangers_twins.Both}\nlayout_planner: ${describer}\n")
+    (folder / "strangers_twins.py").write_text(
+        "class Both:\n"
+        "    def __init__(self, size=3):\n        self.size = size\n"
+        "    def describe(self, wish):\n        return wish\n"
+        "    def plan(self, wish):\n        return wish\n"
+    )
+    built = recipes.build(folder / "twins.yaml")
+    assert built.parts["layout_planner"] is built.parts["describer"]
+    assert built.config["layout_planner"] == built.config["describer"]
+    (folder / "own.yaml").write_text("layout_planner: {class_path: strangers_twins.Both, init_args: {size: 4}}\n")
+    apart = recipes.build(folder / "twins.yaml", overlays=[folder / "own.yaml"])
+    assert (apart.parts["describer"].size, apart.parts["layout_planner"].size) == (3, 4)
+
+
 def test_the_resolved_recipe_is_complete_and_builds_the_same(folder, tmp_path):
     recipe = build(folder, "editor.grow=12")
     assert "${" not in recipe.text
