@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -177,3 +178,21 @@ def test_work_that_raises_ends_the_run():
 def test_a_job_is_needed():
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         list(in_threads(str, [1], jobs=0))
+
+
+def test_two_threads_that_ask_the_same_pay_once(kept):
+    chat, gate = Counting(), threading.Barrier(2, timeout=5)
+    answer_once, shared = chat.chat, kept(chat)
+
+    def slow(images, text):
+        time.sleep(0.1)
+        return answer_once(images, text)
+
+    chat.chat = slow
+
+    def ask(_):
+        gate.wait()
+        return shared.ask([], "hi")
+
+    assert list(in_threads(ask, range(2), jobs=2)) == ["yes", "yes"]
+    assert chat.count == 1

@@ -38,6 +38,7 @@ class CachedChat:
         self._chat = chat
         self._identity = json.loads(json.dumps(dict(identity), sort_keys=True, allow_nan=False))
         self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
         self.num_sent = 0
         self.num_kept = 0
 
@@ -55,15 +56,12 @@ class CachedChat:
         """
         request = self._request(images, text, attempt)
         path = self._path(request)
-        kept = _read(path)
-        if kept is None:
-            status, answer, detail = self._send(images, text)
-            record = {"version": _VERSION, "request": request, "status": status, "answer": answer, "detail": detail}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, overwrite=True) as temporary:
-                temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
-        else:
-            status, answer, detail = kept
+        with self._lock:
+            turn = self._turns.setdefault(path.name, threading.Lock())
+        # Two threads that ask the same at the same time pay once.
+        with turn:
+            kept = _read(path)
+            status, answer, detail = kept or self._send_and_keep(images, text, request, path)
         with self._lock:
             self.num_sent += kept is None
             self.num_kept += kept is not None
@@ -76,6 +74,16 @@ class CachedChat:
     def has(self, images: Sequence[NDArray[np.uint8]], text: str, *, attempt: int = 0) -> bool:
         """Whether this request was answered before."""
         return _read(self._path(self._request(images, text, attempt))) is not None
+
+    def _send_and_keep(
+        self, images: Sequence[NDArray[np.uint8]], text: str, request: Mapping[str, Any], path: Path
+    ) -> tuple[str, str, str]:
+        status, answer, detail = self._send(images, text)
+        record = {"version": _VERSION, "request": request, "status": status, "answer": answer, "detail": detail}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        return status, answer, detail
 
     def _send(self, images: Sequence[NDArray[np.uint8]], text: str) -> tuple[str, str, str]:
         """(status, answer, detail) of a new request. Raises ChatError or ChatStopped."""
