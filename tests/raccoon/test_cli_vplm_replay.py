@@ -100,6 +100,14 @@ data:
     assert replay(capsys, "--config", str(path), "--seed", "7", "--ordinal", "8")["samples"] == told["samples"]
 
 
+def test_an_overlay_puts_folders_in_place_of_scenes(corpora, capsys, tmp_path):
+    path = tmp_path / "folders.yaml"
+    path.write_text(f"data: {{init_args: {{train: {{{corpora / 'one'}: 2, {corpora / 'two'}: 1}}}}}}\n")
+    told = replay(capsys, "--config", "p2v/tiny", "--config", str(path), "--global-batch-size", "4")
+    folders = {str(corpora / "one"): 2.0, str(corpora / "two"): 1.0}
+    assert [(s["ordinal"], s["key"], s["task"]) for s in told["samples"]] == trained(0, folders)
+
+
 @pytest.mark.parametrize("recipe", ["p2v/tiny", "v2p/tiny", "tiny/language", "tiny/clip"])
 def test_every_training_recipe_is_understood(recipe, capsys):
     told = replay(capsys, "--config", recipe, "--global-batch-size", "2", "--step", "5")
@@ -171,6 +179,8 @@ def test_what_is_printed_is_a_table(corpora, capsys):
         (["--config", "predict/edit"], "the section data of predict/edit does not make a training datamodule"),
         (["--config", "no/recipe"], "there is no recipe 'no/recipe'"),
         (["--config", "p2v/tiny", "--weights", "1"], "--weights and --window-shards go with --data"),
+        (["--config", "p2v/tiny", "--set", "model.seed=1"], "--set takes data.KEY=VALUE, got 'model.seed=1'"),
+        (["--config", "p2v/tiny", "--set", "data.sede=1"], "does not make a training datamodule"),
         (["--data", "ONE", "--set", "data.seed=1"], "--set goes with --config"),
         (["--data", "ONE", "--step", "1", "--ordinal", "1"], "give --ordinal, or --step"),
         (["--data", "ONE", "--ordinal", "-1"], "--ordinal must not be negative, got -1"),

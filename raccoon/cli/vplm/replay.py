@@ -1,6 +1,7 @@
 """`raccoon vplm replay`: say which samples an optimizer step trains on, without reading one."""
 
 import argparse
+import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -116,18 +117,25 @@ def _from_recipe(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
     from raccoon.recipes import PARSER_MODE, load
     from raccoon_datamodules.datamodule import VplmDataModule
 
-    name, *overlays = args.config
     flags = {"seed": args.seed, "global_batch_size": args.global_batch_size}
-    given = [f"data.{key}={value}" for key, value in flags.items() if value is not None]
-    recipe = load(name, overlays, [*args.set, *given])
-    if "data" not in recipe:
-        raise ValueError(f"the recipe {name} has no section data, so it trains on nothing; give one of `raccoon fit`")
+    given = [*args.set, *(f"data.{key}={value}" for key, value in flags.items() if value is not None)]
+    if wrong := [flag for flag in given if not flag.startswith("data.") or "=" not in flag]:
+        raise ValueError(f"--set takes data.KEY=VALUE, got {wrong[0]!r}: only the data decide what a step reads")
+    sections = [section for name in args.config if (section := load(name).get("data"))]
+    if not sections:
+        raise ValueError(
+            f"the recipe {args.config[0]} has no section data, so it trains on nothing; give one of `raccoon fit`"
+        )
+    # Parsed one over the other, as `raccoon fit` does.
+    words = [word for section in sections for word in ("--data", json.dumps(section))]
     parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
     parser.add_subclass_arguments(VplmDataModule, "data", required=True)
     try:
-        data = parser.instantiate(parser.parse_object({"data": recipe["data"]})).data
+        data = parser.instantiate(parser.parse_args([*words, *(f"--{flag}" for flag in given)])).data
     except Exception as err:
-        raise ValueError(f"the section data of {name} does not make a training datamodule: {_said(err)}") from err
+        raise ValueError(
+            f"the section data of {args.config[0]} does not make a training datamodule: {_said(err)}"
+        ) from err
     assert isinstance(data, VplmDataModule)
     return data
 
