@@ -9,10 +9,12 @@ has another key. A pack takes its place whole, its index last; processes write p
 write into a folder, and what an interrupted one finished is kept. A tensor that two of them made stands there twice.
 """
 
+import io
 import json
 import os
 import secrets
 import time
+import zipfile
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -154,12 +156,13 @@ class CacheReader:
             return None
         dtype, shape, is_packed = self._layouts[int(self._layout[place])]
         raw = bytearray(zlib.decompress(data)) if is_packed else bytearray(data)
-        return torch.frombuffer(raw, dtype=dtype).reshape(shape)
+        return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
 
     def _load(self, path: Path) -> tuple[NDArray[Any], ...]:
         pack = path.with_suffix(".bin")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # In memory first: a file that is no archive would be left open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 keys, offset, length, crc, layout = (file[name] for name in _COLUMNS)
                 layouts = json.loads(bytes(file["layouts"]))
             count = len(keys)
@@ -169,7 +172,7 @@ class CacheReader:
                 raise ValueError(f"it points past the end of {pack.name}")
             first = len(self._layouts)
             self._layouts += [(_DTYPES[str(d)], tuple(map(int, shape)), bool(z)) for d, shape, z in layouts]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as err:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as err:
             raise ValueError(
                 f"the cache's index {path} is damaged ({err}); delete {path.stem}.* and run `raccoon cache` again"
             ) from err

@@ -121,6 +121,11 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         return self._sources
 
     @property
+    def task_weights(self) -> dict[str, float]:
+        """The weight of each task."""
+        return dict(self._tasks)
+
+    @property
     def ordinal(self) -> int:
         """The ordinal after the last finished optimizer step: where a continued run begins."""
         if self._anchor is None:

@@ -31,7 +31,7 @@ from raccoon_datamodules.view import SampleView
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedP2V:
-    """An example from a cache: what it is, its mask uint8 {0, 1} [F, H, W], and its features, None if they are missing."""
+    """An example from a cache: what it is, its mask uint8 {0, 1} [F, H, W], and features, None if any is missing."""
 
     plan: P2VPlan
     view: SampleView

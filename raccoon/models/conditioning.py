@@ -102,17 +102,32 @@ def inpainting_condition(
             f"clip, got a mask {list(edit_mask.shape)} and {len(kinds)} kinds"
         )
     hidden = edit_mask.to(condition.dtype)
-    hides = torch.tensor(
-        [scheme.masks_added or kind != "add" for kind in kinds], dtype=hidden.dtype, device=hidden.device
-    ).view(-1, 1, 1, 1, 1)
+    hides = _hides(kinds, hidden, scheme)
     if scheme.masked_in == "pixels":
-        masked = encode_frames(vae, condition * (1 - hidden * hides))
+        latents = encode_frames(vae, condition * (1 - hidden * hides))
     else:
-        masked = encode_frames(vae, condition)
-    mask = _to_latent_size(hidden, masked.shape[-2:], scheme.mask_resize)
+        latents = encode_frames(vae, condition)
+    return condition_of_latents(latents, edit_mask, kinds, scheme=scheme)
+
+
+def condition_of_latents(
+    latents: Tensor, edit_mask: Tensor, kinds: Sequence[str], *, scheme: Scheme
+) -> InpaintingCondition:
+    """What `inpainting_condition` returns, from latents [B, F, C, h, w] that were computed before.
+
+    They are those of the masked frames where the scheme masks pixels, and of the unmasked ones where it masks latents.
+    """
+    hidden = edit_mask.to(latents.dtype)
+    mask = _to_latent_size(hidden, latents.shape[-2:], scheme.mask_resize)
     if scheme.masked_in == "latents":
-        masked = masked * (1 - mask * hides)
-    return InpaintingCondition(masked, mask if scheme.one_is_repaint else 1 - mask, scheme.order)
+        latents = latents * (1 - mask * _hides(kinds, hidden, scheme))
+    return InpaintingCondition(latents, mask if scheme.one_is_repaint else 1 - mask, scheme.order)
+
+
+def _hides(kinds: Sequence[str], like: Tensor, scheme: Scheme) -> Tensor:
+    """For each clip, 1 if its mask hides what is behind it: [B, 1, 1, 1, 1]."""
+    hides = [scheme.masks_added or kind != "add" for kind in kinds]
+    return torch.tensor(hides, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1, 1)
 
 
 def _to_latent_size(mask: Tensor, size: torch.Size, method: Literal["any", "nearest"]) -> Tensor:

@@ -15,14 +15,23 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from raccoon.models.conditioning import encode_frames, encode_prompts, inpainting_condition, predict, scheme_named
+from raccoon.models.conditioning import (
+    InpaintingCondition,
+    condition_of_latents,
+    encode_frames,
+    encode_prompts,
+    inpainting_condition,
+    predict,
+    scheme_named,
+)
 from raccoon.models.inpainter import P2VPipeline
 from raccoon.models.p2v_parts import P2VParts
 from raccoon.models.temporal_unet import is_temporal
+from raccoon.tasks.cache_features import link_cache, p2v_model
 from raccoon.tasks.ema import WeightAverage
 from raccoon.tasks.optim import OptimizerSettings, configure
 from raccoon.tasks.run_log import mean_over_ranks
-from raccoon_datamodules.batch import P2VBatch
+from raccoon_datamodules.batch import P2VBatch, P2VLatentBatch
 from raccoon_datamodules.order import torch_draw
 
 Trainable = Literal["all", "paper", "released"]
@@ -31,7 +40,7 @@ _FROZEN = ("network.vae.", "network.text_encoder.")
 
 
 class P2VTask(pl.LightningModule):
-    """Trains the UNet of `P2VParts` on `P2VBatch`.
+    """Trains the UNet of `P2VParts` on `P2VBatch`, or on `P2VLatentBatch`, whose frozen parts are from a cache.
 
     Logs ``train/loss``, ``val/loss``, ``val/loss_remove`` (``add``, ``change``), and with ``val_sample_clips`` also
     ``val/psnr_remove``: dB inside the mask, averaged over sampled clips, before any pasting back. Figures by task are
@@ -103,7 +112,11 @@ class P2VTask(pl.LightningModule):
         """The UNet's prediction [B, F, C, h, w] for noisy latents [B, F, C, h, w]."""
         return self._predict(self.network.unet, condition.with_noise(noisy), timesteps, text)
 
-    def training_step(self, batch: P2VBatch, batch_idx: int) -> Tensor:
+    def setup(self, stage: str) -> None:
+        """Tell the datamodule what its cache must be of, if it has one."""
+        link_cache(self, lambda: p2v_model(self.network))
+
+    def training_step(self, batch: P2VBatch | P2VLatentBatch, batch_idx: int) -> Tensor:
         """One batch."""
         loss = self._step(batch, "p2v/train", dropout=self.text_dropout).mean()
         self.log("train/loss", mean_over_ranks(self, loss), prog_bar=True, batch_size=len(batch.key))
@@ -174,9 +187,9 @@ class P2VTask(pl.LightningModule):
         with self._averaged():
             self.network.save_pretrained(folder, dtype=dtype, text=self.text_reference)
 
-    def _step(self, batch: P2VBatch, purpose: str, *, dropout: float) -> Tensor:
+    def _step(self, batch: P2VBatch | P2VLatentBatch, purpose: str, *, dropout: float) -> Tensor:
         """Loss of each clip [B], or of each frame [B * F] as images."""
-        network, device = self.network, batch.target.device
+        device = batch.target.device
         draws = [torch_draw(self.seed, ordinal, purpose) for ordinal in batch.ordinal.tolist()]
         prompts = [
             "" if dropout and torch.rand((), generator=draw).item() < dropout else prompt
@@ -184,15 +197,7 @@ class P2VTask(pl.LightningModule):
         ]
         # In float32: the half-precision error of a latent is as large as the noise of the last steps.
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            latents = encode_frames(network.vae, batch.target).float()
-            condition = inpainting_condition(
-                batch.condition,
-                batch.edit_mask,
-                batch.task,
-                vae=network.vae,
-                scheme=scheme_named(network.conditioning),
-            )
-            text = encode_prompts(network.text_encoder, network.tokenizer, prompts)
+            latents, condition, text = self._encoded(batch, prompts)
         num_frames = latents.shape[1]
         count, steps = num_frames if self.as_images else 1, self._schedule.config.num_train_timesteps
         noise = torch.stack([torch.randn(latents.shape[1:], generator=draw) for draw in draws]).to(device)
@@ -206,6 +211,25 @@ class P2VTask(pl.LightningModule):
         predicted = self(noisy, condition, timesteps, text).float()
         wanted = self._wanted(latents, noise, timesteps)
         return (predicted - wanted).pow(2).flatten(1).mean(dim=1) * self._weights(timesteps)
+
+    def _encoded(
+        self, batch: P2VBatch | P2VLatentBatch, prompts: list[str]
+    ) -> tuple[Tensor, InpaintingCondition, Tensor]:
+        """What the frozen parts make of a batch, or made of it when the cache was written."""
+        network, scheme = self.network, scheme_named(self.network.conditioning)
+        if isinstance(batch, P2VBatch):
+            latents = encode_frames(network.vae, batch.target).float()
+            condition = inpainting_condition(
+                batch.condition, batch.edit_mask, batch.task, vae=network.vae, scheme=scheme
+            )
+            return latents, condition, encode_prompts(network.text_encoder, network.tokenizer, prompts)
+        dtype = next(network.vae.parameters()).dtype
+        condition = condition_of_latents(batch.condition.to(dtype), batch.edit_mask, batch.task, scheme=scheme)
+        text = batch.text.to(next(network.text_encoder.parameters()).dtype)
+        dropped = [i for i, prompt in enumerate(prompts) if prompt != batch.prompt[i]]
+        if dropped:
+            text[dropped] = encode_prompts(network.text_encoder, network.tokenizer, [""])
+        return batch.target.float(), condition, text
 
     def _wanted(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         kind = self._schedule.config.prediction_type

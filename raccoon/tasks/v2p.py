@@ -16,6 +16,7 @@ from torch import Tensor
 from raccoon.models.decoding import Constraint
 from raccoon.models.grammars import ParagraphGrammar
 from raccoon.models.video_llm import Trainable, VideoLLM
+from raccoon.tasks.cache_features import link_cache, v2p_model
 from raccoon.tasks.ema import WeightAverage
 from raccoon.tasks.language import check_finite, link_conversation, log_losses
 from raccoon.tasks.optim import OptimizerSettings, configure
@@ -91,8 +92,9 @@ class V2PTask(pl.LightningModule):
         return self.network.conversation
 
     def setup(self, stage: str) -> None:
-        """Link the conversation into the datamodule, if nobody did."""
+        """Link the conversation into the datamodule, if nobody did, and what its cache must be of, if it has one."""
         link_conversation(self)
+        link_cache(self, lambda: v2p_model(self.network))
 
     def forward(self, batch: V2PBatch) -> Tensor:
         """The loss of each sample, float32 [B]; see `VideoLLM.forward`."""
