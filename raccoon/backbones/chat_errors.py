@@ -136,7 +136,7 @@ def _message(err: Any) -> str:
         for value in (body.get("message"), body.get("detail"), body.get("error")):
             if isinstance(value, str):
                 return value
-    return str(getattr(err, "message", "") or err)
+    return str(getattr(err.response, "text", "")).strip() or str(getattr(err, "message", "") or err)
 
 
 def _innermost(err: BaseException) -> str:
