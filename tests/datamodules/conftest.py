@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
@@ -69,6 +70,48 @@ def make_shards(make_sample: MakeSample) -> MakeShards:
 def shards(make_shards: MakeShards, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten samples in shards of 4, 4 and 2; not to be changed by a test."""
     return make_shards(tmp_path_factory.mktemp("shards") / "train")
+
+
+@pytest.fixture(scope="session")
+def put_video() -> Callable[..., None]:
+    """Write a video in ROVI's layout: moving squares, one an object, as tall as half the frame (``tall`` pixels)."""
+
+    def put(
+        root: Path,
+        name: str,
+        *,
+        count: int = 6,
+        size: tuple[int, int] = (32, 48),
+        objects: tuple[int, ...] = (1,),
+        every: int = 1,
+        inpainted: tuple[int, ...] = (),
+        tall: int | None = None,
+        shade: int = 0,
+    ) -> None:
+        height, width = size
+        tall = height // 2 if tall is None else tall
+        for n in range(count):
+            ramp = (np.mgrid[0:height, 0:width].sum(0) * 2 + shade) % 200
+            frame = np.repeat(ramp[..., None], 3, axis=2).astype(np.uint8)
+            label = np.zeros(size, dtype=np.uint8)
+            for place, value in enumerate(objects):
+                spot = np.s_[2 : 2 + tall, place * tall + n : place * tall + n + max(tall - 2, 1)]
+                label[spot], frame[spot] = value, (255, 40 * value % 255, 0)
+            _save(Image.fromarray(frame), root / "JPEGImages" / name / f"{n:05d}.jpg")
+            if n % every == 0:
+                picture = Image.fromarray(label)
+                picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+                _save(picture, root / "Annotations" / name / f"{n:05d}.png")
+            for value in inpainted:
+                without = np.where((label == value)[..., None], 99, frame).astype(np.uint8)
+                _save(Image.fromarray(without), root / "InpaintImages" / name / str(value) / f"{n:05d}.jpg")
+
+    return put
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
 
 
 class RangeServer(http.server.ThreadingHTTPServer):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules.build.findings import Finding, Level, What
-from raccoon_datamodules.build.frames import Frames, of_file, of_pictures, picture_size, read_picture, resize_frames
+from raccoon_datamodules.build.frames import Frames, of_file, of_pictures, picture_size, read_picture
 from raccoon_datamodules.build.keys import clip_key, printable
 from raccoon_datamodules.build.label_images import LabelImage, objects_in, read_label_image, shrink
 from raccoon_datamodules.build.matching import Match, match_names
@@ -19,6 +19,7 @@ from raccoon_datamodules.build.options import BUILDER_VERSION, BuildOptions
 from raccoon_datamodules.build.sources import SourceVideo
 from raccoon_datamodules.build.texts import ClipTexts, attributes, clip_texts
 from raccoon_datamodules.masks import boxes_of
+from raccoon_datamodules.pixels import resize
 from raccoon_datamodules.sample import ObjectRecord, VplmSample
 from raccoon_datamodules.video import Video
 
@@ -277,7 +278,7 @@ class _Maker:
                 size = picture_size(path)
                 if size is not None:
                     self._check_size(size, "inpainted picture", path.name)
-                pictures.append(resize_frames(read_picture(path)[None], self._size)[0])
+                pictures.append(resize(read_picture(path)[None], self._size)[0])
             except ValueError as err:
                 reason = err.reason if isinstance(err, Unusable) else "damaged inpainted picture"
                 self._notes.add("left out", "inpainted clip", reason, object_id, str(err))

@@ -8,7 +8,7 @@ Its inpainted pictures lie in ``<name>/<object>/``.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from raccoon_datamodules.build.findings import Finding
 from raccoon_datamodules.build.keys import plain_name
@@ -144,8 +144,13 @@ def _scan(
             )
         )
     for kind, rest in (("annotation", mask_folders), ("inpainted pictures", inpainted_folders)):
+        known = set(found)
         for name, folder in sorted(rest.items()):
-            if not any(other.startswith(f"{name}/") for other in found) and (_pictures(folder) or _subfolders(folder)):
+            above = {name, *(parent.as_posix() for parent in PurePosixPath(name).parents)}
+            if above & known or any(other.startswith(f"{name}/") for other in found):
+                continue
+            if _pictures(folder) or any(_pictures(inner) for inner in _subfolders(folder)):
+                known.add(name)
                 text = f"{folder.relative_to(root)} holds {kind} of a video that is not there"
                 scan.findings.append(Finding("left out", "file", f"{kind} without a video", name, "", text))
     return scan
@@ -180,7 +185,7 @@ def _find(
             inner = True
             name = plain_name(entry.relative_to(base).with_suffix("").as_posix())
             _add(found, name, entry.relative_to(root).as_posix(), scan)
-        elif entry.suffix.lower() not in PICTURES and not pictures:
+        elif entry.suffix.lower() not in PICTURES and (folder == base or not pictures):
             text = f"{entry.relative_to(root)} is neither a video nor a picture"
             scan.findings.append(Finding("note", "file", "neither video nor picture", "", entry.name, text))
     if not pictures and not inner and folder != base:

@@ -6,12 +6,12 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from raccoon_datamodules.build.matching import number_in
+from raccoon_datamodules.pixels import resize
 from raccoon_datamodules.video_orientation import display_matrix
 from raccoon_datamodules.video_read import read_frames
 from raccoon_datamodules.video_source import decode_all_times, first_frame, open_source, read_index
@@ -65,7 +65,7 @@ class Frames:
         read = []
         for first in range(0, len(places), piece):
             indices = list(places[first : first + piece])
-            read.append(resize_frames(read_frames(self.path, indices=indices).frames, size))
+            read.append(resize(read_frames(self.path, indices=indices).frames, size))
         return np.concatenate(read), {}
 
     def _read_pictures(self, places: Sequence[int], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[int, str]]:
@@ -82,7 +82,7 @@ class Frames:
                     f"its frames must have one size, {self.pictures[place].name} is {found[0]}x{found[1]}, the first "
                     f"{wanted[0]}x{wanted[1]}: make them alike"
                 )
-            read.append(resize_frames(picture[None], size)[0])
+            read.append(resize(picture[None], size)[0])
         return (np.stack(read) if read else np.zeros((0, *size, 3), np.uint8)), damaged
 
     def timing(self, places: Sequence[int]) -> Timing:
@@ -125,27 +125,28 @@ def of_pictures(pictures: Sequence[Path], fps: float) -> Frames:
 
 
 def timing(seconds: NDArray[np.float64], fps: float) -> Timing:
-    """Times from the first of some seconds on, exactly n / rate where they are evenly spaced to a tenth of a frame."""
+    """Times from the first of some seconds on, exactly n / rate where they are evenly spaced; ``fps`` the source's."""
     times = seconds - seconds[0]
     if len(times) < 2:
         return Timing(times, float(fps))
     rate = (len(times) - 1) / float(times[-1])
-    simple = float(Fraction(rate).limit_denominator(1001))
-    even = np.arange(len(times)) / simple
-    # Matroska's clock ticks in milliseconds.
-    if np.abs(even - times).max() <= max(1e-6, min(0.00101, 0.1 / simple)):
-        return Timing(even, simple)
+    source = _usual(fps)
+    rates = (source / max(round(source / rate), 1), _usual(rate), float(Fraction(rate).limit_denominator(1001)))
+    # Matroska's clock ticks in milliseconds: where nothing fits exactly, what fits as well as that can.
+    for tolerance in (1e-6, min(0.00101, 0.1 / rate)):
+        for simple in rates:
+            even = np.arange(len(times)) / simple
+            if np.abs(even - times).max() <= tolerance:
+                return Timing(even, simple)
     return Timing(np.round(times, 6), rate)
 
 
-def resize_frames(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Frames uint8 [n, H, W, 3] in another (height, width): means of areas when made smaller, bilinear otherwise."""
-    height, width = size
-    if frames.shape[1:3] == size:
-        return frames
-    smaller = height <= frames.shape[1] and width <= frames.shape[2]
-    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames]).astype(np.uint8)
+def _usual(rate: float) -> float:
+    """A rate that is 1 in 5000 or less off a whole one, or off one of television's, as that."""
+    for usual in (float(round(rate)), round(rate * 1.001) / 1.001):
+        if usual > 0 and abs(rate / usual - 1) <= 2e-4:
+            return float(Fraction(usual).limit_denominator(1001))
+    return rate
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:
