@@ -217,6 +217,20 @@ def test_shards_that_were_changed_by_hand_are_not_replaced_unasked(run, tmp_path
         run(Model())
 
 
+def test_a_run_killed_before_its_report_was_written_goes_on(run, tmp_path, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(annotate_run, "write_answers", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(Model())
+    assert (tmp_path / "out/index.json").exists()
+    monkeypatch.undo()
+    model = Model()
+    assert run(model).is_complete
+    assert not model.asked
+
+
 def test_every_raw_answer_is_stored(run, tmp_path):
     run(Model(fails={0: "nonsense"}))
     first = json.loads((tmp_path / "out/annotation/answers.jsonl").read_text().splitlines()[0])

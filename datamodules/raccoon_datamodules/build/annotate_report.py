@@ -62,14 +62,18 @@ def write_answers(out: Path, annotations: Iterable[Annotation]) -> None:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def write_report(out: Path, report: RunReport, by: Mapping[str, Any], data: str, index: Index) -> None:
-    """Write the report into ``OUT/annotation/report.json``; ``data`` is the fingerprint of the data it was made of."""
-    (out / "annotation").mkdir(exist_ok=True)
+def write_report(out: Path, report: RunReport, by: Mapping[str, Any], data: str, index: Index | None) -> None:
+    """Write the report into ``OUT/annotation/report.json``.
+
+    ``data`` is the fingerprint of the data it was made of; ``index`` is that of the shards, or None before they are
+    written, so that a run that is killed in between is known for what it was.
+    """
+    (out / "annotation").mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
         "version": 1,
         "data": data,
-        "written": index.fingerprint(),
+        "written": None if index is None else index.fingerprint(),
         "by": dict(by),
         **report.to_json(),
     }
@@ -81,7 +85,8 @@ def is_ours(out: Path, data: str) -> bool:
     """Whether the shards in ``out`` are what an earlier run made of the same data, untouched since."""
     try:
         content = json.loads((out / "annotation" / "report.json").read_bytes())
-        written = Index.load(out).fingerprint()
-        return bool(content["format"] == FORMAT and content["data"] == data and content["written"] == written)
+        if content["format"] != FORMAT or content["data"] != data:
+            return False
+        return content["written"] is None or bool(content["written"] == Index.load(out).fingerprint())
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -123,6 +123,8 @@ class DatasetAnnotator:
                 raise ChatStopped(report.stopped)
             key = next(key for key in self.reader.keys if key in self._failed)
             raise RuntimeError(f"none of {report.num_videos} videos could be annotated; {key}: {self._failed[key]}")
+        fingerprint = self.reader.source.fingerprint()
+        write_report(self.out, report, self._by, fingerprint, None)
         counted: list[tuple[Paragraph, list[str]]] = []
         split, samples = self.reader.source.index.split, self._encoded(counted)
         index = write_encoded(
@@ -144,7 +146,7 @@ class DatasetAnnotator:
         report.reviewed = self._write_review()
         done = [self._done[key] for key in self.reader.keys if key in self._done]
         write_answers(self.out, done)
-        write_report(self.out, report, self._by, self.reader.source.fingerprint(), index)
+        write_report(self.out, report, self._by, fingerprint, index)
         return report
 
     def _annotate_all(

@@ -19,7 +19,8 @@ from raccoon_datamodules.build.annotate import Annotation
 from raccoon_datamodules.build.corrections import BATCH, CORRECTIONS_NAME, FORMAT
 from raccoon_datamodules.build.statistics import paragraph_words
 
-_MAX_WIDTH = 1200
+# A page of a hundred pictures stays at some ten megabytes.
+_MAX_WIDTH = 960
 
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 1rem; color: #222; }
@@ -159,5 +160,5 @@ def _data_url(picture: NDArray[np.uint8]) -> str:
     if width > _MAX_WIDTH:
         size = (_MAX_WIDTH, round(height * _MAX_WIDTH / width))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
