@@ -105,7 +105,8 @@ def build(
         shelves = {name: Shelf(out, name, ledger.shards.get(name, [])) for name in names}
         records = _make(unique, options, ledger, items, shelves, report, workers, progress)
         records = [with_split(record, splits.of(record.video)) for record in records]
-        gone = [r for name, r in ledger.videos.items() if name not in {v.name for v in videos}]
+        given = {video.name for video in videos}
+        gone = [record for name, record in ledger.videos.items() if name not in given]
         for record in gone if not prune else ():
             text = "its source is no longer there; its samples are kept (drop them with --prune)"
             report.findings.append(Finding("note", "video", "source is gone", record.video, "", text))
