@@ -28,7 +28,7 @@ class Recorder(pl.Callback):
     ``hold`` stops the rank before the batch of that number and waits to be killed.
     """
 
-    def __init__(self, out, name, hold=None):
+    def __init__(self, out: str, name: str, hold: int | None = None):
         self.out, self.name, self.hold = Path(out), name, hold
         self.batches = 0
         self.samples = []

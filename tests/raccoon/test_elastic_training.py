@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from raccoon.cli.main import main
 from raccoon.tasks.run_log import mean_over_ranks
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.p2v import P2VDataModule
@@ -53,15 +54,19 @@ def start(out, train, ranks, fits):
     out.mkdir(exist_ok=True)
     plan = out / "plan.json"
     plan.write_text(json.dumps({"out": str(out), "train": str(train), "ranks": ranks, "fits": fits}))
-    paths = [str(ROOT), str(ROOT / "datamodules"), str(ROOT / "kernels")]
-    taken_out = ("PL_", "MASTER_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(taken_out)}
-    environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     with (out / "log.txt").open("a") as log:
         return subprocess.Popen(
             [sys.executable, str(HERE / "elastic_run.py"), str(plan)],
-            stdout=log, stderr=log, env=environment, start_new_session=True,
+            stdout=log, stderr=log, env=surroundings(), start_new_session=True,
         )  # fmt: skip
+
+
+def surroundings():
+    """The environment of a fresh shell: nothing that would tell a process its rank."""
+    paths = [str(ROOT), str(ROOT / "datamodules"), str(ROOT / "kernels"), str(HERE)]
+    taken_out = ("PL_", "MASTER_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(taken_out)}
+    return environment | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def finish(out, train, ranks, fits, *, timeout=240):
@@ -79,14 +84,19 @@ def end(process):
     process.wait(30)
 
 
-def kill_when_held(out, train, ranks, fit, *, timeout=240):
-    """Run until every rank waits, in the middle of an epoch and of a step, and kill all."""
+def kill_when_held(out, train, ranks, fit):
+    """Run until every rank waits, in the middle of an epoch, and kill all."""
     process = start(out, train, ranks, [fit])
+    wait_and_kill(process, [out / f"{fit['name']}.held{rank}" for rank in range(ranks)], out / "log.txt")
+
+
+def wait_and_kill(process, signs, log, *, timeout=240):
+    """Wait until every rank has left its sign, then kill the whole group."""
     began = time.monotonic()
     try:
-        while not all((out / f"{fit['name']}.held{rank}").exists() for rank in range(ranks)):
-            assert process.poll() is None, (out / "log.txt").read_text()
-            assert time.monotonic() - began < timeout, (out / "log.txt").read_text()
+        while not all(sign.exists() for sign in signs):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() - began < timeout, log.read_text()
             time.sleep(0.05)
     finally:
         end(process)
@@ -231,6 +241,67 @@ def test_bad_samples_neither_part_the_ranks_nor_leave_one_waiting(tmp_path, monk
     assert noted[0] == noted[1]
     # Three epochs met it three times.
     assert len(noted[0]) >= 3
+
+
+DRIVER = """
+import sys
+from raccoon.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+RECIPE = """
+model:
+  class_path: training_task.TinyTask
+  init_args: {{width: 2, optimizer: {{learning_rate: 1e-2, warmup_steps: 2}}, dropout: 0.5}}
+data:
+  class_path: raccoon_datamodules.p2v.P2VDataModule
+  init_args:
+    train: {{{train}: 2.0, {other}: 1.0}}
+    num_frames: 2
+    size: [16, 16]
+    global_batch_size: 6
+trainer:
+  accelerator: cpu
+  max_steps: 11
+  callbacks:
+    - class_path: elastic_run.Recorder
+      init_args: {{out: {out}, name: NAME, hold: HOLD}}
+    - class_path: raccoon.tasks.callbacks.LastCheckpoint
+      init_args: {{every_n_steps: 2}}
+"""
+
+
+@pytest.mark.slow  # two processes, and one more
+def test_raccoon_fit_killed_on_two_ranks_goes_on_by_its_last_checkpoint(shards, tmp_path, capsys):
+    """Over a mixture of two folders, whose continued order is the one that `raccoon vplm replay` tells."""
+    other = corpus(tmp_path / "other", 7, first=100)
+    (tmp_path / "drive.py").write_text(DRIVER)
+    text = RECIPE.format(train=shards, other=other, out=tmp_path)
+    (tmp_path / "mixed.yaml").write_text(text.replace("NAME", "killed").replace("HOLD", "5"))
+    command = [sys.executable, "drive.py", "fit", "--config", "mixed.yaml"]
+    two = ["--config", "trainer/ddp", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    with (tmp_path / "log.txt").open("a") as log:
+        process = subprocess.Popen(
+            [*command, *two], cwd=tmp_path, stdout=log, stderr=log, env=surroundings(), start_new_session=True
+        )
+    wait_and_kill(process, [tmp_path / f"killed.held{rank}" for rank in range(2)], tmp_path / "log.txt")
+    (tmp_path / "mixed.yaml").write_text(text.replace("NAME", "resumed").replace("HOLD", "null"))
+    done = subprocess.run(
+        [*command, "--ckpt_path", "last", "--data.num_workers", "1"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, env=surroundings(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "not what the checkpoint was trained on" not in done.stderr
+    before, after = steps_of(tmp_path, "killed", 2), steps_of(tmp_path, "resumed", 1)
+    assert (sorted(before), sorted(after)) == ([1, 2, 3, 4, 5], list(range(5, 12)))
+    assert after[5] == before[5]
+    for step, samples in {**before, **after}.items():
+        assert (
+            main(["vplm", "replay", "--config", str(tmp_path / "mixed.yaml"), "--step", str(step - 1), "--json"]) == 0
+        )
+        told = json.loads(capsys.readouterr().out)["samples"]
+        assert [(one["ordinal"], one["key"], one["task"]) for one in told] == samples
 
 
 class Ranks:

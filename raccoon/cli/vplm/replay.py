@@ -114,6 +114,7 @@ def _from_recipe(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
     """The datamodule of a training recipe; nothing else of it is built."""
     from jsonargparse import ArgumentParser
 
+    from raccoon.cli.train_errors import cause_of, sentence
     from raccoon.recipes import PARSER_MODE, load
     from raccoon_datamodules.datamodule import VplmDataModule
 
@@ -133,12 +134,10 @@ def _from_recipe(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
     try:
         data = parser.instantiate(parser.parse_args([*words, *(f"--{flag}" for flag in given)])).data
     except Exception as err:
-        raise ValueError(
-            f"the section data of {args.config[0]} does not make a training datamodule: {_said(err)}"
-        ) from err
+        cause = cause_of(err)
+        said = sentence(cause)
+        if said is None:
+            raise cause from None
+        raise ValueError(f"{args.config[0]} does not say how to train: {said}") from err
     assert isinstance(data, VplmDataModule)
     return data
-
-
-def _said(err: Exception) -> str:
-    return " ".join(str(err).split())[:400]
