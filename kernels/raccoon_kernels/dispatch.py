@@ -83,16 +83,22 @@ def choose(op: str, backend: str, device: torch.device, *, unsupported: str | No
     return choice
 
 
-def call(op: Callable[..., Any], plain: Callable[..., Any], *arguments: Any) -> Any:
-    """Call an op, or the plain function behind it where nobody watches.
+def call(
+    op: Callable[..., Any],
+    plain: Callable[..., Any],
+    *arguments: Any,
+    function: type[torch.autograd.Function] | None = None,
+) -> Any:
+    """Call an op, or what it stands for where nobody watches.
 
-    The first call of a `torch.library` op imports torch's compiler, which takes 1.7 s of a fresh process. Without a
-    gradient to record, a compiler tracing or a tensor subclass, the op would only call the function.
+    The first call of a `torch.library` op imports torch's compiler, which takes 1.7 s of a fresh process, and each call
+    goes through layers of Python that take as long as a kernel. Without a compiler tracing or a tensor subclass, the op
+    would only call the function, and with a gradient to record, `function`, which is the op's autograd without those
+    layers.
     """
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-    is_watched = (
-        torch.compiler.is_compiling()
-        or any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
-        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-    )
-    return (op if is_watched else plain)(*arguments)
+    if torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+        return op(*arguments)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return op(*arguments) if function is None else function.apply(*arguments)
+    return plain(*arguments)

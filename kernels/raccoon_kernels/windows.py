@@ -40,10 +40,11 @@ def temporal_windows(frame_offsets: Sequence[int], feature_offsets: Sequence[int
     return starts, ends
 
 
+@lru_cache(maxsize=64)
 def uniform_area(
-    frame_offsets: Sequence[int], feature_offsets: Sequence[int], image: Sequence[int], grid: Sequence[int]
+    frame_offsets: tuple[int, ...], feature_offsets: tuple[int, ...], image: tuple[int, int], grid: tuple[int, int]
 ) -> int | None:
-    """Pixels in every window where all windows of the batch are equally large, else None."""
+    """Pixels in every window where all windows of the batch are equally large, else None; kept as `inverse_areas`."""
     (height, width), (h, w) = image, grid
     starts, ends = temporal_windows(frame_offsets, feature_offsets)
     lengths = {end - start for start, end in zip(starts, ends, strict=True)}

@@ -223,6 +223,8 @@ def test_the_ops_pass_opcheck(place):
     features, labels, membership = make_inputs(2, 8, 8, 3, 2, 2, 2, 2, 4, device=device)
     borders = [0, 2]
     opcheck(torch.ops.raccoon.grid_counts.default, (labels, membership, [2, 2], borders, borders, backend, True))
+    for grid in ([2, 2], [3, 2]):
+        opcheck(torch.ops.raccoon.grid_weights.default, (labels, membership, grid, borders, borders, backend, True))
     counts = torch.ones(2, 2, 2, 2, device=device)
     opcheck(
         torch.ops.raccoon.pool_tokens.default,
@@ -241,6 +243,18 @@ def test_a_function_that_calls_it_compiles_without_a_break(place):
     compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
     (expected,) = torch.autograd.grad(total(features), features)
     torch.testing.assert_close(torch.autograd.grad(compiled(features), features)[0], expected)
+
+
+@pytest.mark.parametrize("grid", [(2, 2, 2), (2, 3, 2)], ids=["equal", "ragged"])
+def test_a_function_of_the_weights_compiles_without_a_break(place, grid):
+    backend, device = place
+    _, labels, membership = make_inputs(2, 8, 8, 3, 2, 2, 2, 2, 4, device=device)
+
+    def doubled(value):
+        return grid_weights(value, membership, grid, backend=backend) * 2
+
+    compiled = torch.compile(doubled, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(labels), doubled(labels))
 
 
 def test_no_mask_is_ever_built():

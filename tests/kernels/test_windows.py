@@ -22,10 +22,10 @@ def test_the_bins_of_a_clip_stay_inside_it():
 
 
 def test_equal_windows_have_one_area():
-    assert windows.uniform_area([0, 4], [0, 2], (28, 28), (2, 2)) == 2 * 14 * 14
-    assert windows.uniform_area([0, 4], [0, 2], (28, 29), (2, 2)) == 2 * 14 * 15
-    assert windows.uniform_area([0, 4], [0, 3], (28, 28), (2, 2)) == 2 * 14 * 14
-    assert windows.uniform_area([0, 5], [0, 3], (28, 28), (3, 2)) is None
+    assert windows.uniform_area((0, 4), (0, 2), (28, 28), (2, 2)) == 2 * 14 * 14
+    assert windows.uniform_area((0, 4), (0, 2), (28, 29), (2, 2)) == 2 * 14 * 15
+    assert windows.uniform_area((0, 4), (0, 3), (28, 28), (2, 2)) == 2 * 14 * 14
+    assert windows.uniform_area((0, 5), (0, 3), (28, 28), (3, 2)) is None
 
 
 def test_inverse_areas_are_one_over_each_windows_pixels():

@@ -1,0 +1,79 @@
+"""Launch Triton kernels with everything worked out once that a call does not change.
+
+`kernel[grid](...)` looks at every argument's type and alignment, makes a key of them and of the options, and searches
+its cache with it: 20 to 40 us of Python, as much as the kernels of this package take. A `Launch` keeps what the first
+launch compiled and hands later calls' pointers straight to it. A `planned` function works out the grids and constants
+for one set of shapes and types; its answers are kept.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Plan = TypeVar("Plan", bound=Callable[..., Any])
+
+_plans: list[Any] = []
+
+
+def planned(function: Plan) -> Plan:
+    """Keep the plans that a function makes, by its arguments, all of which must be hashable."""
+    kept = lru_cache(maxsize=64)(function)
+    _plans.append(kept)
+    return kept  # type: ignore[return-value]
+
+
+def forget_plans() -> None:
+    """Drop every plan: what stands in for a kernel must not outlive its purpose."""
+    for kept in _plans:
+        kept.cache_clear()
+
+
+class Launch:
+    """One launch: the kernel, its grid, its numbers and its constants; called with the tensors.
+
+    Args:
+        kernel: a `triton.jit` function whose parameters are pointers, then numbers, then constants.
+        grid: programs along each axis.
+        numbers: the values of the numbers, in the order of the parameters.
+        constants: the values of the constants by name, in the order of the parameters.
+        options: `num_warps` and what else Triton's compiler is told.
+    """
+
+    __slots__ = ("_compiled", "_device", "_rest", "constants", "grid", "kernel", "numbers", "options")
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: Sequence[int],
+        numbers: Sequence[int | float],
+        constants: dict[str, Any],
+        **options: Any,
+    ) -> None:
+        self.kernel = kernel
+        self.grid = (*grid, *[1] * (3 - len(grid)))
+        self.numbers = tuple(numbers)
+        self.constants = constants
+        self.options = options
+        self._rest = (*self.numbers, *constants.values())
+        self._compiled: Any = None
+        self._device: int | None = None
+
+    def __call__(self, *tensors: Tensor) -> None:
+        """Launch on the device and the current stream of the first tensor; every call must pass the same dtypes."""
+        device = tensors[0].get_device()
+        if device >= 0 and device != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                self(*tensors)
+            return
+        # What was compiled for aligned pointers may load 16 bytes at a time.
+        is_aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
+        if is_aligned and device == self._device:
+            self._compiled(*tensors, *self._rest)
+            return
+        compiled = self.kernel[self.grid](*tensors, *self.numbers, **self.constants, **self.options)
+        # The interpreter returns nothing to keep.
+        if is_aligned and device >= 0 and hasattr(compiled, "packed_metadata"):
+            self._compiled, self._device = compiled[self.grid], device
