@@ -130,43 +130,37 @@ def _cluster_triton(
     """
     from raccoon_kernels import triton_kmeans
 
-    borders = _borders(tuple(offsets), points.device)
-    lengths = borders.diff()
-    longest = max(end - begin for begin, end in pairwise(offsets))
-    places = torch.arange(longest, device=points.device)
-    # [B, L]: each clip's points, then its last one again.
-    rows = borders[:-1, None] + torch.minimum(places, lengths[:, None] - 1)
-    present = (places < lengths[:, None])[..., None]
-    padded = points[rows].double()
-    centre = padded.mul(present).sum(1) / lengths[:, None]
-    variance = (padded - centre[:, None]).square_().mul_(present).sum(1).div_(lengths[:, None]).mean(1)
-    centre = centre.to(points.dtype)
-    clip_of = torch.repeat_interleave(lengths, output_size=len(points))
-    # Centring keeps the expanded distances exact enough where features share a large offset.
-    values = points - centre[clip_of]
-    first = seed_clips(values[rows], lengths, num_clusters, seed) if initial is None else initial - centre[:, None]
-    membership, centroids, objectives, iterations = triton_kmeans.lloyd_clips(
-        values.T.contiguous(),
-        first,
-        borders,
-        (variance * tolerance).float(),
-        longest=longest,
+    def seeds(values: Tensor) -> Tensor:
+        lengths, rows = _padded_rows(tuple(offsets), points.device)
+        return seed_clips(values[rows], lengths, num_clusters, seed)
+
+    columns, centroids, membership, placed, objectives, iterations = triton_kmeans.lloyd_clips(
+        points,
+        initial,
+        offsets,
+        num_clusters=num_clusters,
         overlap=1 if algorithm == "merge" else overlap,
         update_overlap=overlap if algorithm == "kl" else 1,
         max_iterations=max_iterations,
+        tolerance=tolerance,
+        seed=seeds,
     )
     if algorithm == "merge":
-        clips = [values[begin:end] for begin, end in pairwise(offsets)]
+        clips = [columns[:, begin:end].T for begin, end in pairwise(offsets)]
         merged = [kmeans_variants.merge_nearest(clip, c, overlap) for clip, c in zip(clips, centroids, strict=True)]
         trios = zip(clips, centroids, merged, strict=True)
         objectives = torch.stack([_objective(clip, c, member, algorithm) for clip, c, member in trios])
         membership = torch.cat(merged)
-    return membership, centroids + centre[:, None], objectives, iterations
+    return membership, placed, objectives, iterations
 
 
 @lru_cache(maxsize=16)
-def _borders(offsets: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(offsets, device=device)
+def _padded_rows(offsets: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The clips' lengths [B], and the rows of each clip's points, then its last one again [B, L]."""
+    borders = torch.tensor(offsets, device=device)
+    lengths = borders.diff()
+    places = torch.arange(max(end - begin for begin, end in pairwise(offsets)), device=device)
+    return lengths, borders[:-1, None] + torch.minimum(places, lengths[:, None] - 1)
 
 
 def _unsupported(points: Tensor, num_clusters: int, algorithm: str) -> str | None:
@@ -210,11 +204,13 @@ def _run_overlapping_kmeans(
         )
     unsupported = _unsupported(points, num_clusters, algorithm)
     choice = choose("overlapping_kmeans", backend, points.device, unsupported=unsupported)
-    precise = torch.float64 if points.dtype == torch.float64 else torch.float32
-    values = points.to(precise)
-    first = None if initial is None else initial.to(precise)
-    cluster = _cluster_triton if choice.backend == "triton" else _cluster_torch
-    return cluster(values, first, num_clusters, overlap, algorithm, seed, max_iterations, tolerance, offsets)
+    if choice.backend == "triton":
+        cluster = _cluster_triton
+    else:
+        cluster = _cluster_torch
+        precise = torch.float64 if points.dtype == torch.float64 else torch.float32
+        points, initial = points.to(precise), None if initial is None else initial.to(precise)
+    return cluster(points, initial, num_clusters, overlap, algorithm, seed, max_iterations, tolerance, offsets)
 
 
 _overlapping_kmeans = torch.library.custom_op("raccoon::overlapping_kmeans", _run_overlapping_kmeans, mutates_args=())

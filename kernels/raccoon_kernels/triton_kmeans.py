@@ -1,35 +1,42 @@
 # A Triton kernel takes pointers and numbers that no annotation names.
 # ruff: noqa: ANN001, ANN202
 # mypy: disallow-untyped-defs=False
-"""k-means and (k,l)-means in Triton: one launch an iteration and no wait for the device.
+"""k-means and (k,l)-means in Triton: all iterations in one launch, and no wait of the host.
 
-Each program reads blocks of points, forms all distances in registers as sums of squared differences, finds the nearest
-clusters by a rolled argmin (ties to the lowest index), and adds the members to sums of its own. The program that
-finishes last adds those sums in a fixed order, divides, refills empty clusters by the rule of
-`kmeans_lloyd.refill_empty`, and writes how far the centroids moved. Nothing runs once a clip has converged, so the host
-asks only now and then, or never inside a CUDA graph. Deterministic: which program is last changes nothing. Clips run
-side by side in the second grid axis.
+Two kernels centre the points and lay them out by feature. The clustering kernel's programs read blocks of points, form
+all distances in registers as sums of squared differences, find the nearest clusters by a rolled argmin (ties to the
+lowest index), and add the members to sums of their own. The program that finishes an iteration last adds those sums in
+a fixed order, divides, refills empty clusters by the rule of `kmeans_lloyd.refill_empty`, writes how far the centroids
+moved, and lets the others go on. Deterministic: which program is last changes nothing. Clips run side by side in the
+second grid axis, and a clip that has converged leaves the loop.
+
+The programs wait for each other, so they must all run at once: the launch is cooperative, which a GPU refuses rather
+than hangs on. Where the clips are too many for that, and in the interpreter, which runs one program after the other,
+every iteration is a launch.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from raccoon_kernels.triton_mgs import _multiply
+from raccoon_kernels.launch import Launch, planned
+from raccoon_kernels.triton_kmeans_centre import centre_launches
+from raccoon_kernels.triton_kmeans_update import update_centroids
+from raccoon_kernels.triton_products import IS_INTERPRETED, multiply
 
-IS_INTERPRETED = bool(triton.knobs.runtime.interpret)
-
-# Iterations between two looks at whether all clips have converged: a look costs about as much as four iterations.
+# Launches between two looks at whether all clips have converged, where every iteration is a launch.
 SYNC_EVERY = 8
-# Of an H100 and an H200.
-MULTIPROCESSORS = 132
 UNROLL = tl.constexpr(8)
 
 
 @triton.jit
 def _distances(
-    points_ptr,
+    columns_ptr,
     centroids_ptr,
     rows,
     valid,
@@ -43,11 +50,12 @@ def _distances(
     # [clusters, points]: a thread then holds all clusters of its points, and the argmin needs no exchange.
     distances = tl.zeros([BLOCK_K, BLOCK_N], dtype=tl.float32)
     for feature in tl.range(0, D, loop_unroll_factor=UNROLL):
-        x = tl.load(points_ptr + rows, mask=valid, other=0.0)
-        c = tl.load(centroids_ptr + clusters * D + feature, mask=clusters < k, other=0.0)
+        x = tl.load(columns_ptr + rows, mask=valid, other=0.0)
+        # Past the first-level cache, which does not see what other multiprocessors write.
+        c = tl.load(centroids_ptr + clusters * D + feature, mask=clusters < k, other=0.0, cache_modifier=".cg")
         difference = x[None, :] - c[:, None]
         distances += difference * difference
-        points_ptr += N
+        columns_ptr += N
     return tl.where((clusters < k)[:, None], distances, float("inf"))
 
 
@@ -62,18 +70,36 @@ def _nearest_members(distances, clusters, overlap):
 
 
 @triton.jit
-def _kmeans_iteration_kernel(
-    points_ptr,  # [D, N] float32
-    centroids_ptr,  # [B, k, D] float32
+def _member_sums(members, x, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, TERMS: tl.constexpr):
+    """Add the members of each cluster [BLOCK_K, BLOCK_D]: products of 32 points each, then their sum."""
+    if TERMS == 0 or BLOCK_D > 16:
+        return multiply(members.to(tl.float32), x, TERMS, 3)
+    PARTS: tl.constexpr = BLOCK_N // 32
+    is_member = tl.permute(tl.reshape(members.to(tl.bfloat16), [BLOCK_K, PARTS, 32]), [1, 0, 2])
+    x = tl.reshape(x, [PARTS, 32, BLOCK_D])
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    part = tl.dot(is_member, (rest - middle.to(tl.float32)).to(tl.bfloat16))
+    part = tl.dot(is_member, middle, part)
+    part = tl.dot(is_member, high, part)
+    return tl.sum(part, axis=0)
+
+
+@triton.jit(do_not_specialize=["num_iterations"])
+def _kmeans_lloyd_kernel(
+    columns_ptr,  # [D, N] float32
     clips_ptr,  # [B + 1] int64
+    centroids_ptr,  # [B, k, D] float32
     shifts_ptr,  # [B] float32: the last squared shift
     limits_ptr,  # [B] float32: the shift that ends a clip's loop
+    state_ptr,  # [B, 2] int64: programs that have arrived, iterations that are released
+    iterations_ptr,  # [B] int64
     nearest_ptr,  # [N] int32
     gaps_ptr,  # [N] float32: squared distance to the nearest centroid
-    sums_ptr,  # [B, programs, BLOCK_K, BLOCK_D] float32
-    counts_ptr,  # [B, programs, BLOCK_K] int32
-    finished_ptr,  # [B] int32: programs of this launch that are done; zero between launches
-    iterations_ptr,  # [B] int64
+    sums_ptr,  # [B, programs, BLOCK_K, BLOCK_D] float32; column D counts the points where COUNTS_IN_SUMS
+    counts_ptr,  # [B, programs, BLOCK_K] int32; not used where COUNTS_IN_SUMS
+    num_iterations,
     N,
     k,
     overlap,
@@ -83,144 +109,87 @@ def _kmeans_iteration_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
     TERMS: tl.constexpr,
+    COUNTS_IN_SUMS: tl.constexpr,
 ):
     clip = tl.program_id(1).to(tl.int64)
-    if tl.load(shifts_ptr + clip) <= tl.load(limits_ptr + clip):
-        return
     begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
+    limit = tl.load(limits_ptr + clip)
+    shift = tl.load(shifts_ptr + clip, cache_modifier=".cg")
     clusters = tl.arange(0, BLOCK_K)
     features = tl.arange(0, BLOCK_D)
     num_programs = tl.num_programs(0)
-    sums = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
-    counts = tl.zeros([BLOCK_K], dtype=tl.int32)
-    for start in range(begin + tl.program_id(0) * BLOCK_N, end, num_programs * BLOCK_N):
-        rows = start + tl.arange(0, BLOCK_N)
-        valid = rows < end
-        centroids = centroids_ptr + clip * k * D
-        distances = _distances(points_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
-        nearest, members = _nearest_members(distances, clusters, overlap)
-        members = members & valid[None, :]
-        tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
-        tl.store(gaps_ptr + rows, tl.min(distances, axis=0), mask=valid)
-        x = tl.load(
-            points_ptr + features.to(tl.int64)[None, :] * N + rows[:, None],
-            mask=valid[:, None] & (features < D)[None, :],
-            other=0.0,
-        )
-        sums += _multiply(members.to(tl.float32), x, TERMS, 3)
-        counts += tl.sum(members.to(tl.int32), axis=1)
+    centroids = centroids_ptr + clip * k * D
     out = clip * num_programs + tl.program_id(0)
-    tl.store(sums_ptr + (out * BLOCK_K + clusters)[:, None] * BLOCK_D + features[None, :], sums)
-    tl.store(counts_ptr + out * BLOCK_K + clusters, counts)
-    # All threads' sums must be written before this program counts as done.
-    tl.debug_barrier()
-    if tl.atomic_add(finished_ptr + clip, 1, sem="acq_rel") == num_programs - 1:
-        tl.store(finished_ptr + clip, 0)
-        _update_centroids(
-            points_ptr,
-            centroids_ptr + clip * k * D,
-            nearest_ptr,
-            gaps_ptr,
-            sums_ptr + clip * num_programs * BLOCK_K * BLOCK_D,
-            counts_ptr + clip * num_programs * BLOCK_K,
-            shifts_ptr + clip,
-            begin,
-            end,
-            num_programs,
-            N,
-            k,
-            D,
-            BLOCK_N,
-            BLOCK_K,
-            BLOCK_D,
-            BLOCK_P,
-        )
-        tl.store(iterations_ptr + clip, tl.load(iterations_ptr + clip) + 1)
-
-
-@triton.jit
-def _update_centroids(
-    points_ptr,
-    centroids_ptr,
-    nearest_ptr,
-    gaps_ptr,
-    sums_ptr,
-    counts_ptr,
-    shift_ptr,
-    begin,
-    end,
-    num_programs,
-    N,
-    k,
-    D: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-):
-    """Add all programs' sums of one clip and move its centroids."""
-    clusters = tl.arange(0, BLOCK_K)
-    features = tl.arange(0, BLOCK_D)
-    flat = tl.arange(0, BLOCK_K * BLOCK_D)
-    total = tl.zeros([BLOCK_K * BLOCK_D], dtype=tl.float32)
-    counts = tl.zeros([BLOCK_K], dtype=tl.int32)
-    for first in tl.range(0, num_programs, BLOCK_P, loop_unroll_factor=2):
-        programs = first + tl.arange(0, BLOCK_P)
-        valid = (programs < num_programs)[:, None]
-        # Past the first-level cache, which does not see what other multiprocessors write.
-        part = sums_ptr + programs[:, None] * (BLOCK_K * BLOCK_D) + flat[None, :]
-        total += tl.sum(tl.load(part, mask=valid, other=0.0, cache_modifier=".cg"), axis=0)
-        part_counts = counts_ptr + programs[:, None] * BLOCK_K + clusters[None, :]
-        counts += tl.sum(tl.load(part_counts, mask=valid, other=0, cache_modifier=".cg"), axis=0)
-    sums = tl.reshape(total, [BLOCK_K, BLOCK_D])
-    is_element = (clusters < k)[:, None] & (features < D)[None, :]
-    target = centroids_ptr + clusters[:, None] * D + features[None, :]
-    old = tl.load(target, mask=is_element, other=0.0)
-    means = tl.where(counts[:, None] > 0, sums / tl.maximum(counts, 1).to(tl.float32)[:, None], old)
-
-    if tl.sum(((counts == 0) & (clusters < k)).to(tl.int32), axis=0) > 0:
-        for cluster in range(0, k):
-            if tl.sum(tl.where(clusters == cluster, counts, 0), axis=0) == 0:
-                best = tl.full([], 0.0, dtype=tl.float32)
-                best_row = begin
-                for start in range(begin, end, BLOCK_N):
-                    rows = start + tl.arange(0, BLOCK_N)
-                    valid = rows < end
-                    nearest = tl.load(nearest_ptr + rows, mask=valid, other=-1, cache_modifier=".cg")
-                    gaps = tl.load(gaps_ptr + rows, mask=valid, other=-1.0, cache_modifier=".cg")
-                    held = tl.sum(tl.where(nearest[:, None] == clusters[None, :], counts[None, :], 0), axis=1)
-                    spare = tl.where(held > 1, gaps, -1.0)
-                    greatest = tl.max(spare, axis=0)
-                    row = tl.min(tl.where(spare == greatest, rows, end), axis=0)
-                    # Strictly greater: an earlier block keeps a tie, as the lowest row does.
-                    best_row = tl.where(greatest > best, row, best_row)
-                    best = tl.maximum(greatest, best)
-                if best > 0:
-                    donor = tl.load(nearest_ptr + best_row, cache_modifier=".cg")
-                    x = tl.load(points_ptr + features.to(tl.int64) * N + best_row, mask=features < D, other=0.0)
-                    counts = tl.where(clusters == donor, counts - 1, counts)
-                    counts = tl.where(clusters == cluster, 1, counts)
-                    sums = tl.where((clusters == donor)[:, None], sums - x[None, :], sums)
-                    sums = tl.where((clusters == cluster)[:, None], x[None, :], sums)
-                    changed = (clusters == donor) | (clusters == cluster)
-                    divided = sums / tl.maximum(counts, 1).to(tl.float32)[:, None]
-                    means = tl.where(changed[:, None], divided, means)
-                    # The next search must see the moved point with its new cluster.
-                    tl.debug_barrier()
-                    tl.store(nearest_ptr + best_row, cluster)
-                    tl.debug_barrier()
-
-    difference = tl.where(is_element, means - old, 0.0)
-    tl.store(target, means, mask=is_element)
-    tl.store(shift_ptr, tl.max(tl.sum(difference * difference, axis=1), axis=0))
+    # What earlier launches released.
+    done = tl.load(state_ptr + clip * 2 + 1, cache_modifier=".cg")
+    last = done + num_iterations
+    while (done < last) & ((shift <= limit) == 0):
+        sums = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
+        counts = tl.zeros([BLOCK_K], dtype=tl.int32)
+        for start in range(begin + tl.program_id(0) * BLOCK_N, end, num_programs * BLOCK_N):
+            rows = start + tl.arange(0, BLOCK_N)
+            valid = rows < end
+            distances = _distances(columns_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
+            nearest, members = _nearest_members(distances, clusters, overlap)
+            members = members & valid[None, :]
+            tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
+            tl.store(gaps_ptr + rows, tl.min(distances, axis=0), mask=valid)
+            x = tl.load(
+                columns_ptr + features.to(tl.int64)[None, :] * N + rows[:, None],
+                mask=valid[:, None] & (features < D)[None, :],
+                other=0.0,
+            )
+            if COUNTS_IN_SUMS:
+                x = tl.where((features == D)[None, :], 1.0, x)
+            else:
+                counts += tl.sum(members.to(tl.int32), axis=1)
+            sums += _member_sums(members, x, BLOCK_N, BLOCK_K, BLOCK_D, TERMS)
+        tl.store(sums_ptr + (out * BLOCK_K + clusters)[:, None] * BLOCK_D + features[None, :], sums)
+        if not COUNTS_IN_SUMS:
+            tl.store(counts_ptr + out * BLOCK_K + clusters, counts)
+        # All threads' sums must be written before this program counts as arrived.
+        tl.debug_barrier()
+        done += 1
+        if tl.atomic_add(state_ptr + clip * 2, 1, sem="acq_rel") == done * num_programs - 1:
+            update_centroids(
+                columns_ptr,
+                centroids,
+                nearest_ptr,
+                gaps_ptr,
+                sums_ptr + clip * num_programs * BLOCK_K * BLOCK_D,
+                counts_ptr + clip * num_programs * BLOCK_K,
+                shifts_ptr + clip,
+                begin,
+                end,
+                num_programs,
+                N,
+                k,
+                D,
+                # What searches a point for an empty cluster must not cost the common case registers.
+                BLOCK_N if BLOCK_N < 128 else 128,
+                BLOCK_K,
+                BLOCK_D,
+                BLOCK_P,
+                COUNTS_IN_SUMS,
+            )
+            tl.store(iterations_ptr + clip, done)
+            # All threads' centroids must be written before the others go on.
+            tl.debug_barrier()
+            tl.atomic_xchg(state_ptr + clip * 2 + 1, done, sem="release")
+        if done < last:
+            while tl.atomic_add(state_ptr + clip * 2 + 1, 0, sem="acquire") < done:
+                pass
+            shift = tl.load(shifts_ptr + clip, cache_modifier=".cg")
 
 
 @triton.jit
 def _kmeans_membership_kernel(
-    points_ptr,
-    centroids_ptr,
-    clips_ptr,
+    columns_ptr,  # [D, N] float32
+    clips_ptr,  # [B + 1] int64
+    centroids_ptr,  # [B, k, D] float32: of the centred points
+    centre_ptr,  # [B, D] float32
     membership_ptr,  # [N, k] bool
+    placed_ptr,  # [B, k, D] float32: the centroids in the points' own coordinates
     objectives_ptr,  # [B, programs] float32
     N,
     k,
@@ -228,117 +197,199 @@ def _kmeans_membership_kernel(
     D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):
     clip = tl.program_id(1).to(tl.int64)
     begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
     clusters = tl.arange(0, BLOCK_K)
+    centroids = centroids_ptr + clip * k * D
     objective = tl.zeros([BLOCK_N], dtype=tl.float32)
     for start in range(begin + tl.program_id(0) * BLOCK_N, end, tl.num_programs(0) * BLOCK_N):
         rows = start + tl.arange(0, BLOCK_N)
         valid = rows < end
-        centroids = centroids_ptr + clip * k * D
-        distances = _distances(points_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
+        distances = _distances(columns_ptr, centroids, rows, valid, clusters, N, k, D, BLOCK_N, BLOCK_K)
         _, members = _nearest_members(distances, clusters, overlap)
         inside = valid[None, :] & (clusters < k)[:, None]
         tl.store(membership_ptr + rows[None, :] * k + clusters[:, None], members, mask=inside)
         objective += tl.sum(tl.where(members & inside, distances, 0.0), axis=0)
     tl.store(objectives_ptr + clip * tl.num_programs(0) + tl.program_id(0), tl.sum(objective, axis=0))
+    if tl.program_id(0) == 0:
+        features = tl.arange(0, BLOCK_D)
+        is_element = (clusters < k)[:, None] & (features < D)[None, :]
+        element = clusters[:, None] * D + features[None, :]
+        centre = tl.load(centre_ptr + clip * D + features, mask=features < D, other=0.0)
+        values = tl.load(centroids + element, mask=is_element, other=0.0) + centre[None, :]
+        tl.store(placed_ptr + clip * k * D + element, values, mask=is_element)
 
 
-def block_config(block_k: int, block_d: int) -> tuple[int, int, int]:
-    """Points of a block, warps, and programs an iteration.
-
-    The program that is last adds all programs' sums, so more of them pay only where a block takes long.
-    """
-    if block_d <= 16:
-        return (128, 4, MULTIPROCESSORS) if block_k <= 32 else (64, 8, MULTIPROCESSORS)
-    return (64, 8, 2 * MULTIPROCESSORS) if block_k <= 32 else (32, 8, 2 * MULTIPROCESSORS)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    moments: Launch
+    centre: Launch
+    lloyd: Launch
+    membership: Launch
+    num_launches: int
+    clips: Tensor
+    moments_shape: tuple[int, int, int, int]
+    sums_shape: tuple[int, int, int, int]
 
 
 def lloyd_clips(
     points: Tensor,
-    centroids: Tensor,
-    clips: Tensor,
-    limits: Tensor,
+    initial: Tensor | None,
+    offsets: Sequence[int],
     *,
-    longest: int,
+    num_clusters: int,
     overlap: int,
     update_overlap: int,
     max_iterations: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Launch the iterations of all clips and the final memberships.
+    tolerance: float,
+    seed: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Launch the centring, the iterations of all clips and the final memberships.
 
     Args:
-        points: centred points [D, N] float32, contiguous, clip after clip along N.
-        centroids: first centroids [B, k, D] float32; overwritten with the last ones.
-        clips: borders [B + 1] int64 on the device.
-        limits: squared shift [B] float32 that ends a clip's loop.
-        longest: points in the longest clip.
+        points: [N, D] float32, bfloat16 or float16, clip after clip.
+        initial: first centroids [B, k, D] in the points' own coordinates, or None.
+        offsets: borders [B + 1] of the clips.
+        num_clusters: k.
         overlap: clusters of a point in the final membership.
         update_overlap: clusters of a point in the updates.
         max_iterations: at most so many updates.
+        tolerance: of `overlapping_kmeans`.
+        seed: gives first centroids [B, k, D] from the centred points [N, D]; asked where `initial` is None.
 
     Returns:
-        membership [N, k] bool, centroids [B, k, D], objective [B] float64 and iterations [B] int64.
+        The centred points [D, N] and their centroids [B, k, D], membership [N, k] bool, the centroids in the points'
+        own coordinates, objective [B] float64 and iterations [B] int64.
     """
-    features, num_points = points.shape
-    num_clips, k, _ = centroids.shape
-    device = points.device
+    num_points, features = points.shape
+    num_clips = len(offsets) - 1
+    plan = _plan(
+        points.shape,
+        points.stride(),
+        num_clusters,
+        tuple(offsets),
+        overlap,
+        update_overlap,
+        max_iterations,
+        tolerance,
+        None if initial is None else initial.dtype,
+        points.dtype,
+        points.device,
+    )
+    columns = points.new_empty((features, num_points), dtype=torch.float32)
+    centroids = columns.new_empty((num_clips, num_clusters, features))
+    centre = columns.new_empty((num_clips, features))
+    shifts, limits = columns.new_empty(num_clips), columns.new_empty(num_clips)
+    state = columns.new_empty((num_clips, 2), dtype=torch.int64)
+    iterations = columns.new_empty(num_clips, dtype=torch.int64)
+    moments = columns.new_empty(plan.moments_shape, dtype=torch.float64)
+    plan.moments(points, plan.clips, moments)
+    first = centroids if initial is None else initial.contiguous()
+    plan.centre(points, plan.clips, moments, first, columns, centre, centroids, shifts, limits, state, iterations)
+    if initial is None:
+        centroids.copy_(seed(columns.T))
+    nearest = columns.new_empty(num_points, dtype=torch.int32)
+    gaps = columns.new_empty(num_points)
+    sums = columns.new_empty(plan.sums_shape)
+    counts = columns.new_empty(plan.sums_shape[:3], dtype=torch.int32)
+    for launch in range(plan.num_launches):
+        plan.lloyd(columns, plan.clips, centroids, shifts, limits, state, iterations, nearest, gaps, sums, counts)
+        is_look = launch % SYNC_EVERY == SYNC_EVERY - 1 and launch < plan.num_launches - 1
+        if is_look and _can_wait(points.device) and bool((shifts <= limits).all()):
+            break
+    membership = columns.new_empty((num_points, num_clusters), dtype=torch.bool)
+    placed = torch.empty_like(centroids)
+    objectives = columns.new_empty(plan.sums_shape[:2])
+    plan.membership(columns, plan.clips, centroids, centre, membership, placed, objectives)
+    return columns, centroids, membership, placed, objectives.sum(1, dtype=torch.float64), iterations
+
+
+def _can_wait(device: torch.device) -> bool:
+    return device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
+
+
+def block_config(block_k: int, block_d: int) -> tuple[int, int]:
+    """Points of a block and warps of the clustering kernel: a thread for each point, as many as the sums leave."""
+    if block_d <= 16:
+        return (512, 16) if block_k <= 32 else (256, 8)
+    return (128, 8) if block_k <= 32 else (64, 8)
+
+
+def num_multiprocessors(device: torch.device) -> int:
+    """Programs that surely run at once on a device; an H100's and H200's number for one that is not there."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
+
+
+@planned
+def _plan(
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    k: int,
+    offsets: tuple[int, ...],
+    overlap: int,
+    update_overlap: int,
+    max_iterations: int,
+    tolerance: float,
+    initial_dtype: torch.dtype | None,
+    dtype: torch.dtype,  # each dtype is a plan of its own
+    device: torch.device,
+) -> _Plan:
+    num_points, features = shape
+    num_clips = len(offsets) - 1
+    longest = max(end - begin for begin, end in pairwise(offsets))
     block_k = max(16, triton.next_power_of_2(k))
     block_d = max(8, triton.next_power_of_2(features))
-    block_n, num_warps, max_programs = block_config(block_k, block_d)
+    block_n, num_warps = block_config(block_k, block_d)
+    resident = num_multiprocessors(device)
+    # The programs of all clips wait for each other's, so all must run at once; else every iteration is a launch.
+    is_cooperative = num_clips <= resident and not IS_INTERPRETED
     blocks = triton.cdiv(longest, block_n)
-    programs = triton.cdiv(blocks, triton.cdiv(blocks, max_programs))
-    # 64 sums in the registers of each thread.
-    block_p = max(1, min(triton.next_power_of_2(programs), 2048 * num_warps // (block_k * block_d)))
-    nearest = torch.empty(num_points, dtype=torch.int32, device=device)
-    gaps = torch.empty(num_points, dtype=torch.float32, device=device)
-    sums = torch.empty(num_clips, programs, block_k, block_d, dtype=torch.float32, device=device)
-    counts = torch.empty(num_clips, programs, block_k, dtype=torch.int32, device=device)
-    finished = torch.zeros(num_clips, dtype=torch.int32, device=device)
-    shifts = torch.full((num_clips,), float("inf"), device=device)
-    iterations = torch.zeros(num_clips, dtype=torch.int64, device=device)
-    can_sync = device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
-    for iteration in range(max_iterations):
-        _kmeans_iteration_kernel[(programs, num_clips)](
-            points,
-            centroids,
-            clips,
-            shifts,
-            limits,
-            nearest,
-            gaps,
-            sums,
-            counts,
-            finished,
-            iterations,
-            num_points,
-            k,
-            update_overlap,
-            D=features,
-            BLOCK_N=block_n,
-            BLOCK_K=block_k,
-            BLOCK_D=block_d,
-            BLOCK_P=block_p,
-            TERMS=0 if IS_INTERPRETED else 1,
-            num_warps=num_warps,
-        )
-        if can_sync and iteration % SYNC_EVERY == SYNC_EVERY - 1 and bool((shifts <= limits).all()):
-            break
-    membership = torch.empty(num_points, k, dtype=torch.bool, device=device)
-    objectives = torch.empty(num_clips, programs, dtype=torch.float32, device=device)
-    _kmeans_membership_kernel[(programs, num_clips)](
-        points,
-        centroids,
-        clips,
-        membership,
-        objectives,
+    programs = triton.cdiv(blocks, triton.cdiv(blocks, max(1, resident // num_clips)))
+    # 16 sums in the registers of each thread.
+    block_p = max(1, min(triton.next_power_of_2(programs), 512 * num_warps // (block_k * block_d)))
+    moments, centre, moments_shape = centre_launches(
+        strides,
         num_points,
+        features,
         k,
-        overlap,
-        D=features,
-        BLOCK_N=block_n,
-        BLOCK_K=block_k,
+        longest=longest,
+        num_clips=num_clips,
+        tolerance=tolerance,
+        has_initial=initial_dtype is not None,
+        max_programs=2 * resident,
+    )
+    lloyd = Launch(
+        _kmeans_lloyd_kernel,
+        (programs, num_clips),
+        (max_iterations if is_cooperative else 1, num_points, k, update_overlap),
+        {
+            "D": features,
+            "BLOCK_N": block_n,
+            "BLOCK_K": block_k,
+            "BLOCK_D": block_d,
+            "BLOCK_P": block_p,
+            "TERMS": 0 if IS_INTERPRETED else 1,
+            "COUNTS_IN_SUMS": features < block_d and longest < 2**24,
+        },
+        num_warps=num_warps,
+        **({"launch_cooperative_grid": True} if is_cooperative else {}),
+    )
+    membership = Launch(
+        _kmeans_membership_kernel,
+        (programs, num_clips),
+        (num_points, k, overlap),
+        {"D": features, "BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_D": block_d},
         num_warps=num_warps,
     )
-    return membership, centroids, objectives.sum(1, dtype=torch.float64), iterations
+    return _Plan(
+        moments,
+        centre,
+        lloyd,
+        membership,
+        min(1, max_iterations) if is_cooperative else max_iterations,
+        torch.tensor(offsets, device=device),
+        moments_shape,
+        (num_clips, programs, block_k, block_d),
+    )
