@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .compile_check import ShippedKernel
+from .launch import forget_plans
 
 _FRAMES, _SIDE, _CELLS, _DIM, _CLUSTERS, _OVERLAP = 2, 336, 24, 1024, 25, 6
 _SUPERPIXEL_GRID = (21, 21)
@@ -32,7 +33,7 @@ _TYPES = {
 }
 # Kernels that stream the large inputs of their operation: those must load 128 bits at a time. Not so bytes, of which
 # a superpixel's row is 16.
-_STREAMING = ("_pool_tokens_fwd_kernel", "_superpixel_cells_fwd_kernel", "_superpixel_mean_fwd_kernel")
+_STREAMING = ("_pool_tokens_fwd_kernel", "_superpixel_cells_fwd_kernel", "_superpixel_strips_fwd_kernel")
 _DEFAULT_WARPS, _DEFAULT_STAGES = 4, 3  # triton's, where a launch names none
 
 
@@ -55,11 +56,21 @@ def shipped_kernels() -> tuple[ShippedKernel, ...]:
 
     Must run without TRITON_INTERPRET, because kernels decorated for the interpreter cannot be compiled; needs triton.
     """
-    from . import triton_kmeans, triton_mgs, triton_superpixel
+    from . import (
+        triton_cells,
+        triton_counts,
+        triton_kmeans,
+        triton_kmeans_centre,
+        triton_pool,
+        triton_strips,
+        triton_superpixel,
+        triton_superpixel_general,
+    )
 
     kernels: dict[object, ShippedKernel] = {}
-    with _recorded(triton_superpixel, triton_mgs, triton_kmeans) as launches:
-        for setting, run in _runs(triton_superpixel, triton_mgs, triton_kmeans):
+    modules = (triton_superpixel, triton_superpixel_general, triton_counts, triton_pool, triton_kmeans)
+    with _recorded(triton_cells, triton_strips, triton_kmeans_centre, *modules) as launches:
+        for setting, run in _runs(*modules):
             del launches[:]
             run()
             for fn, args, constants in launches:
@@ -69,44 +80,48 @@ def shipped_kernels() -> tuple[ShippedKernel, ...]:
     return tuple(kernels.values())
 
 
-def _runs(superpixel: ModuleType, mgs: ModuleType, kmeans: ModuleType) -> Iterator[tuple[str, Callable[[], object]]]:
+def _runs(
+    superpixel: ModuleType, general: ModuleType, counting: ModuleType, pooling: ModuleType, kmeans: ModuleType
+) -> Iterator[tuple[str, Callable[[], object]]]:
     num_superpixels = _SUPERPIXEL_GRID[0] * _SUPERPIXEL_GRID[1]
     labels = torch.zeros(_FRAMES, _SIDE, _SIDE, dtype=torch.int32)
     for channels in (3, 64):
         shared = torch.zeros(_FRAMES, num_superpixels, channels)
+        pixel_counts = torch.ones(_FRAMES, num_superpixels, dtype=torch.int32)
         # uint8 is what frames are; nothing makes 64 channels of it.
         for dtype in (torch.float32, torch.bfloat16, torch.uint8)[: 3 if channels == 3 else 2]:
             x = torch.zeros(_FRAMES, channels, _SIDE, _SIDE, dtype=dtype)
             name = f"{_TYPES[dtype]} C={channels}"
             yield name, partial(superpixel.superpixel_mean_grid, x, labels, _SUPERPIXEL_GRID)
-            yield name, partial(superpixel.superpixel_mean_general, x, labels, num_superpixels)
+            yield name, partial(general.superpixel_mean_general, x, labels, num_superpixels)
             if dtype.is_floating_point:
-                yield name, partial(superpixel.superpixel_mean_backward, shared, labels, dtype)
+                yield name, partial(general.superpixel_mean_backward, shared, labels, pixel_counts, dtype)
     membership = torch.zeros(_FRAMES, num_superpixels, _CLUSTERS, dtype=torch.bool)
     frames = (0, _FRAMES)
     cells = (_CELLS, _CELLS)
-    yield f"k={_CLUSTERS}", partial(mgs.grid_counts, labels, membership, cells, frames, frames)
-    yield f"k={_CLUSTERS} temporal bins", partial(mgs.grid_counts, labels, membership, cells, frames, (0, 1))
+    yield f"k={_CLUSTERS}", partial(counting.grid_counts, labels, membership, cells, frames, frames)
+    yield f"k={_CLUSTERS} temporal bins", partial(counting.grid_counts, labels, membership, cells, frames, (0, 1))
     # Never filled, as the kernels are recorders here; but in the layout that the pooling kernels get.
-    counts = mgs.grid_counts(labels, membership, cells, frames, frames)
+    counts = counting.grid_counts(labels, membership, cells, frames, frames)
     inverse = torch.ones(_FRAMES, _CELLS, _CELLS)
-    token_grads = torch.zeros(1, _CLUSTERS, _DIM)
+    token_grads, masses = torch.zeros(1, _CLUSTERS, _DIM), torch.ones(1, _CLUSTERS)
     area = (_SIDE // _CELLS) ** 2
     for dtype in (torch.float32, torch.bfloat16):
         features = torch.zeros(_FRAMES, _CELLS, _CELLS, _DIM, dtype=dtype)
         for windows, weight in (("equal", None), ("ragged", inverse)):
             name = f"{_TYPES[dtype]} d={_DIM} {windows} windows"
-            yield name, partial(mgs.pool_tokens, features, counts, weight, area, frames, True)
-            yield name, partial(mgs.pool_tokens_backward, token_grads, counts, weight, area, frames, dtype)
+            yield name, partial(pooling.pool_tokens, features, counts, weight, area, frames, True)
+            yield (
+                name,
+                partial(pooling.pool_tokens_backward, token_grads, counts, masses, weight, area, frames, True, dtype),
+            )
     num_points = _FRAMES * num_superpixels
+    frames_of_points = (0, num_points)
     for dim in (6, 64):
-        points, first = torch.zeros(dim, num_points), torch.zeros(1, _CLUSTERS, dim)
-        clips, limits = torch.tensor([0, num_points]), torch.zeros(1)
-        overlaps = {"overlap": _OVERLAP, "update_overlap": 1}
-        yield (
-            f"D={dim}",
-            partial(kmeans.lloyd_clips, points, first, clips, limits, longest=num_points, max_iterations=1, **overlaps),
-        )
+        points, first = torch.zeros(num_points, dim), torch.zeros(1, _CLUSTERS, dim)
+        settings = {"num_clusters": _CLUSTERS, "overlap": _OVERLAP, "update_overlap": 1, "max_iterations": 20}
+        run = partial(kmeans.lloyd_clips, points, first, frames_of_points, tolerance=1e-4, seed=None, **settings)
+        yield f"D={dim}", run
 
 
 @contextmanager
@@ -115,29 +130,33 @@ def _recorded(*modules: ModuleType) -> Iterator[list[tuple[Any, tuple[Any, ...],
     kept = [(m, name, obj) for m in modules for name, obj in vars(m).items() if name.endswith("_kernel")]
     for module, name, fn in kept:
         setattr(module, name, _Recorder(fn, launches))
+    # Plans hold the kernels that they launch.
+    forget_plans()
     try:
         yield launches
     finally:
+        forget_plans()
         for module, name, fn in kept:
             setattr(module, name, fn)
 
 
 def _as_shipped(setting: str, fn: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> ShippedKernel:
     """Specialise as Triton's launcher does: an integer 1 becomes a constant, a multiple of 16 is known to be one."""
-    options = {name: given[name] for name in ("num_warps", "num_stages") if name in given}
+    options = {name: given[name] for name in ("num_warps", "num_stages", "launch_cooperative_grid") if name in given}
     values = inspect.signature(fn.fn).bind(*args, **{n: v for n, v in given.items() if n not in options}).arguments
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     divisible: list[str] = []
     for parameter in fn.params:
         name, value = parameter.name, values[parameter.name]
-        if parameter.is_constexpr or (type(value) is int and value == 1):
+        is_one = type(value) is int and value == 1 and not parameter.do_not_specialize
+        if parameter.is_constexpr or is_one:
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[name] = "*" + _TYPES[value.dtype]
         elif isinstance(value, int):
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and not parameter.do_not_specialize:
                 divisible.append(name)
         else:
             signature[name] = "fp32"

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from raccoon_kernels.checks import check_label_values, check_labels, is_checked
 from raccoon_kernels.dispatch import call, choose
@@ -83,16 +84,13 @@ def _unsupported(dtype: torch.dtype) -> str | None:
 def _mean_triton(
     x: Tensor, labels: Tensor, num_superpixels: int, grid: Sequence[int], checked: bool
 ) -> tuple[Tensor, Tensor]:
-    from raccoon_kernels import triton_superpixel
+    from raccoon_kernels import triton_superpixel, triton_superpixel_general
 
     if checked:
         check_label_values(labels, num_superpixels)
     if grid and triton_superpixel.fits_grid(x, (grid[0], grid[1])):
-        means, counts, strays = triton_superpixel.superpixel_mean_grid(x, labels, (grid[0], grid[1]))
-        # Strays are added atomically; under torch's deterministic mode the ordered path has to take over.
-        if not torch.are_deterministic_algorithms_enabled() or not int(strays):
-            return means, counts
-    return triton_superpixel.superpixel_mean_general(x, labels, num_superpixels)
+        return triton_superpixel.superpixel_mean_grid(x, labels, (grid[0], grid[1]))
+    return triton_superpixel_general.superpixel_mean_general(x, labels, num_superpixels)
 
 
 def _run_superpixel_mean(
@@ -120,12 +118,11 @@ def _run_superpixel_mean_backward(
     grad: Tensor, labels: Tensor, counts: Tensor, dtype: torch.dtype, backend: str
 ) -> Tensor:
     """Give every pixel its superpixel's gradient over the superpixel's count."""
-    shared = grad / counts.clamp(min=1)[..., None]
     if choose("superpixel_mean", backend, grad.device, unsupported=_unsupported(dtype)).backend == "triton":
-        from raccoon_kernels import triton_superpixel
+        from raccoon_kernels import triton_superpixel_general
 
-        return triton_superpixel.superpixel_mean_backward(shared, labels, dtype)
-    return _backward_torch(shared, labels, dtype)
+        return triton_superpixel_general.superpixel_mean_backward(grad, labels, counts, dtype)
+    return _backward_torch(grad / counts.clamp(min=1)[..., None], labels, dtype)
 
 
 _superpixel_mean_backward = torch.library.custom_op(
@@ -150,6 +147,25 @@ def _backward(ctx: Any, grad_means: Tensor, _: Tensor | None) -> tuple[Tensor | 
 
 
 _superpixel_mean.register_autograd(_backward, setup_context=_setup_context)
+
+
+class SuperpixelMean(torch.autograd.Function):
+    """The op with its gradient, without the layers of a registered op, which take as long as the kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """Run the forward on the arguments of the op."""
+        output = _run_superpixel_mean(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_means: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradient of x."""
+        labels, counts = ctx.saved_tensors
+        grad = _run_superpixel_mean_backward(grad_means, labels, counts, ctx.dtype, ctx.backend)
+        return (grad, *[None] * 5)
 
 
 def superpixel_mean(
@@ -208,5 +224,6 @@ def superpixel_mean(
         list(grid or ()),
         backend,
         is_checked(checked, x.device),
+        function=SuperpixelMean,
     )
     return means, counts

@@ -58,8 +58,14 @@ def test_means_equal_the_twin_within_a_millionth_and_counts_exactly(place, dtype
 
 @pytest.mark.parametrize(
     ("shape", "grid"),
-    [((1, 1, 16, 16), (1, 1)), ((1, 2, 30, 41), (5, 6)), ((3, 1, 1, 1), (1, 1)), ((1, 17, 28, 28), (2, 2))],
-    ids=["one-superpixel", "ragged", "one-pixel", "17-channels"],
+    [
+        ((1, 1, 16, 16), (1, 1)),
+        ((1, 2, 30, 41), (5, 6)),
+        ((3, 1, 1, 1), (1, 1)),
+        ((1, 17, 28, 28), (2, 2)),
+        ((2, 17, 67, 39), (14, 4)),
+    ],
+    ids=["one-superpixel", "ragged", "one-pixel", "17-channels", "17-channels-many-rows"],
 )
 def test_odd_sizes_equal_the_twin(place, shape, grid):
     backend, device = place
