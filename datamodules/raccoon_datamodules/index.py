@@ -7,6 +7,7 @@ million samples have some ten million members: as JSON numbers they would take g
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ INDEX_SCHEMA = 1
 
 __all__ = ["INDEX_FORMAT", "INDEX_NAME", "INDEX_SCHEMA", "Index", "Shard", "check_split"]
 
+_CHECKSUM = re.compile(rb',"crc32":(\d{1,10})}\n\Z')
 _SPLIT = re.compile(r"[A-Za-z0-9_]{1,40}")
 
 
@@ -95,9 +97,9 @@ class Index:
 
     def save(self, folder: str | Path) -> None:
         """Write ``index.json`` into a folder, whole or not at all; one that is there is replaced."""
-        text = json.dumps(self.to_json(), separators=(",", ":")) + "\n"
+        body = json.dumps(self.to_json(), separators=(",", ":")).encode()[:-1]
         with replacing(Path(folder) / INDEX_NAME, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(body + b',"crc32":%d}\n' % zlib.crc32(body))
 
     @classmethod
     def load(cls, place: str | Path) -> "Index":
@@ -125,6 +127,10 @@ class Index:
     def parse(cls, data: bytes, *, base: str, path: str = INDEX_NAME) -> "Index":
         """An index from the bytes of its file; raises as `load` does."""
         anew = f"write it anew with `raccoon vplm check {base} --reindex`"
+        # As `save` wrote it; who writes an index in another form leaves this out or loses it, and then nothing is said.
+        said = _CHECKSUM.search(data, max(0, len(data) - 40))
+        if said is not None and zlib.crc32(memoryview(data)[: said.start()]) != int(said[1]):
+            raise ValueError(f"{path} is damaged: its bytes do not match its checksum; {anew}")
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:

@@ -7,6 +7,7 @@ The format for readers of other tools: docs/format.md.
 import io
 import json
 import re
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -200,20 +201,9 @@ def load_mask(data: bytes, member: str, *, meta: MetaRecord) -> NDArray[np.uint8
     shape = (meta.num_frames, meta.height, meta.width)
     # Bits, a byte of padding a row at most, and the headers: a larger array is refused before it is unpacked.
     limit = meta.num_frames * meta.height * (meta.width // 8 + 1) + 4096
-    arrays: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for entry in archive.infolist():
-                if entry.file_size > limit:
-                    raise MemberError(
-                        member, f"{entry.filename} unpacks to {entry.file_size} bytes, at most {limit} expected"
-                    )
-                with archive.open(entry) as raw:
-                    array = np.lib.format.read_array(io.BytesIO(raw.read(limit)), allow_pickle=False)
-                arrays[entry.filename.removesuffix(".npy")] = array
-        mask = masks.unpack(arrays)
-    except MemberError:
-        raise
+            mask = masks.unpack({name: _read_array(archive, f"{name}.npy", limit) for name in ("bits", "shape")})
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -223,11 +213,30 @@ def load_mask(data: bytes, member: str, *, meta: MetaRecord) -> NDArray[np.uint8
         EOFError,
         NotImplementedError,
         TypeError,
+        SyntaxError,
+        RecursionError,
+        tokenize.TokenError,
     ) as err:
         raise MemberError(member, f"must be a bit-packed npz without pickles: {err}") from err
     if mask.shape != shape:
         raise MemberError(member, f"mask must be [F, H, W] like the video's {list(shape)}, got {list(mask.shape)}")
     return mask
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
+    """An array of numbers [N] of at most ``limit`` bytes; nothing larger is unpacked, or made room for."""
+    entry = archive.getinfo(name)
+    if entry.file_size > limit:
+        raise ValueError(f"{name} unpacks to {entry.file_size} bytes, at most {limit} expected")
+    with archive.open(entry) as packed:
+        raw = io.BytesIO(packed.read(limit))
+    if np.lib.format.read_magic(raw) != (1, 0):
+        raise ValueError(f"{name} must be of version 1.0 of numpy's format")
+    (count, *more), _, dtype = np.lib.format.read_array_header_1_0(raw)
+    # numpy itself would make an array of whatever size the header claims.
+    if more or dtype.kind not in "iu" or raw.tell() + count * dtype.itemsize != entry.file_size:
+        raise ValueError(f"{name} must hold whole numbers [N] and nothing else, it claims {dtype} {[count, *more]}")
+    return np.frombuffer(raw.getbuffer()[raw.tell() :], dtype=dtype)
 
 
 def dump_object(info: ObjectInfo) -> bytes:

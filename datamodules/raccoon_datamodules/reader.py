@@ -148,8 +148,10 @@ class FolderFiles:
                 length = max(0, min(length, os.fstat(handle).st_size - offset))
             return pread(handle, offset, length)
         except OSError as err:
-            if err.errno != errno.ESTALE:
+            if err.errno is None or isinstance(err, (FileNotFoundError, PermissionError)):
                 raise
+            if err.errno != errno.ESTALE:
+                raise OSError(err.errno, f"shard {self.base / name} cannot be read: {err.strerror}") from err
             # A network folder's file was replaced: what it is now decides, by its checksums.
             os.close(self._open.pop(name))
             return pread(self._handle(name), offset, length)

@@ -6,10 +6,10 @@ import hashlib
 import re
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from raccoon_datamodules.members import split_name
 
 # Shard names come from a file: no folder, nothing hidden, nothing that could leave the index's own folder.
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.tar")
+# Names and times; the writer's are 1 kB.
+_LARGEST_HEADER = 1 << 20
 _COLUMNS = ("count", "suffix", "offset", "length", "crc32")
 
 
@@ -157,10 +159,8 @@ def index_tar(path: Path) -> Shard:
     seen: set[str] = set()
     size = path.stat().st_size
     try:
-        with tarfile.open(path, "r:") as archive, path.open("rb") as raw:
-            for info in archive:
-                # Keeps memory flat: tarfile would remember every header.
-                archive.members = []  # type: ignore[attr-defined]
+        with path.open("rb") as raw:
+            for info in tar_headers(path):
                 if not info.isreg():
                     continue
                 key, suffix = split_name(info.name)
@@ -171,18 +171,61 @@ def index_tar(path: Path) -> Shard:
                     samples.append((key, []))
                 if any(member.suffix == suffix for member in samples[-1][1]):
                     raise ValueError(f"sample {key} has two members {suffix}")
-                if info.offset_data + info.size > size:
-                    raise ValueError(f"it ends inside {info.name}")
                 if info.issparse():
                     raise ValueError(f"{info.name} is stored with holes, which no reader of members by offset knows")
+                if info.offset_data + info.size > size:
+                    raise ValueError(f"it ends inside {info.name}")
                 raw.seek(info.offset_data)
                 data = raw.read(info.size)
                 samples[-1][1].append(Member(suffix, info.offset_data, info.size, zlib.crc32(data)))
+            raw.seek(0)
+            digest = hashlib.file_digest(raw, "sha256").hexdigest()
     except (tarfile.TarError, ValueError) as err:
         raise ValueError(f"{path} cannot be indexed: {err}") from err
-    with path.open("rb") as raw:
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
     return Shard.from_samples(path.name, samples, size=size, sha256=digest)
+
+
+def tar_headers(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The headers of a tar, one after the other, in flat memory.
+
+    Raises:
+        tarfile.TarError: if it is no tar, or a header is damaged or claims what cannot be.
+    """
+    try:
+        with path.open("rb") as raw:
+            file: Any = _Forward(raw, path.stat().st_size)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for info in archive:
+                    # Flat memory: tarfile would remember every header.
+                    archive.members = []  # type: ignore[attr-defined]
+                    if info.size < 0:
+                        raise tarfile.ReadError(f"a header states a size of {info.size} bytes")
+                    yield info
+    except (ValueError, RecursionError, OverflowError) as err:
+        raise tarfile.ReadError(f"a header is damaged: {err}") from err
+
+
+class _Forward:
+    """A file as tarfile may see it, which trusts what headers claim: how long they are, and where the next one is."""
+
+    def __init__(self, raw: BinaryIO, size: int) -> None:
+        self._raw = raw
+        self._size = size
+        self._reached = 0
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def seek(self, place: int) -> None:
+        if not self._reached <= place <= self._size:
+            raise tarfile.ReadError(f"it ends, or a header leads from byte {self._reached} to {place} of {self._size}")
+        self._reached = place
+        self._raw.seek(place)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes, at most {_LARGEST_HEADER} expected")
+        return self._raw.read(size)
 
 
 def _smallest(values: Any) -> NDArray[np.integer[Any]]:

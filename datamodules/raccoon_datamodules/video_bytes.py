@@ -32,11 +32,18 @@ def decode_bytes(
         with av.open(io.BytesIO(data), format="mp4") as container:
             stream = container.streams.video[0]
             context = stream.codec_context
+            if context is None:
+                raise ValueError(f"the clip ({len(data)} bytes) is of a codec that nothing here decodes")
             context.thread_count = num_threads
             time_base, rate, announced = stream.time_base, float(stream.average_rate or 0), stream.frames
             stored = (context.height, context.width)
             if stored_size is not None and stored != stored_size:
                 raise ValueError(f"the clip must be {list(stored_size)} (height, width), it is {list(stored)}")
+            # A header of a few bytes can announce 2**32 frames; each takes at least one.
+            if announced > len(data):
+                raise ValueError(f"the clip ({len(data)} bytes) cannot hold the {announced} frames that it announces")
+            # The frames themselves may state another size than the header; up to 128 lines are for alignment.
+            context.options = {"max_pixels": str((stored[0] + 128) * (stored[1] + 128))}
             wanted = list(range(announced)) if frame_indices is None else [int(n) for n in frame_indices]
             if not wanted or wanted[0] < 0 or wanted[-1] >= announced or not _rises(wanted):
                 raise ValueError(f"frame_indices must increase within [0, {announced}), got {wanted}")

@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-from raccoon_datamodules.atomic import check_writable, replacing
+from raccoon_datamodules import atomic
+from raccoon_datamodules.atomic import check_writable, is_locked, locked, replacing, share_lock
 
 
 def test_a_file_takes_its_name_only_at_the_end(tmp_path):
@@ -62,3 +63,38 @@ def test_a_folder_that_may_not_be_written_is_found_without_making_a_file(tmp_pat
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(PermissionError, match=f"no permission to write in {tmp_path}: choose another folder"):
         check_writable(tmp_path / "a.mp4")
+
+
+def test_a_lock_is_seen_by_others_until_it_is_let_go(tmp_path):
+    path = tmp_path / "x"
+    path.touch()
+    assert not is_locked(path)
+    handle = os.open(path, os.O_RDWR)
+    with locked(handle):
+        assert is_locked(path)
+    assert not is_locked(path)
+    share_lock(handle)
+    assert is_locked(path)
+    os.close(handle)
+    assert not is_locked(path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        is_locked(tmp_path / "nowhere")
+
+
+def test_where_there_are_no_locks_work_goes_on(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.touch()
+    handle = os.open(path, os.O_RDWR)
+
+    def refused(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(atomic.fcntl, "flock", refused)
+    with locked(handle):
+        share_lock(handle)
+    assert is_locked(path)
+    monkeypatch.setattr(atomic, "fcntl", None)
+    with locked(handle):
+        share_lock(handle)
+    assert is_locked(path)
+    os.close(handle)

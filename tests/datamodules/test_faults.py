@@ -13,6 +13,7 @@ from raccoon_datamodules.faults import (
     append_faults,
     attempt,
     explain,
+    foreign,
     load_or_substitute,
     read_faults,
     substitutes,
@@ -233,3 +234,25 @@ def test_the_cap_names_the_list(tmp_path):
     with pytest.raises(TooManyFaultsError, match=r"all are listed in .*bad.jsonl; run `raccoon vplm check`"):
         log.add([fault("a")], num_read=1)
     assert [f.key for f in read_faults(log.path)] == ["a"]
+
+
+@pytest.mark.parametrize("error", [OSError("x"), ValueError("x"), FileNotFoundError("x")])
+def test_errors_that_everybody_knows_pass_as_they_are(error):
+    def work():
+        raise error
+
+    with pytest.raises(type(error), match="x") as caught:
+        foreign(work)
+    assert caught.value is error
+
+
+def test_errors_of_a_strangers_own_become_words():
+    class NoCredentialsError(Exception):
+        pass
+
+    def work():
+        raise NoCredentialsError("Unable to locate credentials")
+
+    with pytest.raises(OSError, match="NoCredentialsError: Unable to locate credentials"):
+        foreign(work)
+    assert foreign(lambda: 3) == 3

@@ -304,6 +304,50 @@ def test_counts_that_wrap_around_are_refused(copy):
         Index.load(copy)
 
 
+@pytest.mark.parametrize("place", [0, 100, 700, -41])
+def test_a_flipped_bit_of_the_index_is_noticed_even_where_it_is_still_json(copy, place):
+    path = copy / "index.json"
+    data = bytearray(path.read_bytes())
+    assert data[-12:].count(b"}") == 1
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"index.json is damaged: its bytes do not match its checksum; write it anew"):
+        Index.load(copy)
+
+
+def test_an_index_that_somebody_else_wrote_needs_no_checksum(copy, shards):
+    edit_index(copy, lambda value: None)
+    assert Index.load(copy).fingerprint() == Index.load(shards).fingerprint()
+    edit_index(copy, lambda value: value.pop("crc32"))
+    assert Index.load(copy).fingerprint() == Index.load(shards).fingerprint()
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (header("x", 1 << 60, tarfile.XHDTYPE), r"a header of \d+ bytes, at most 1048576 expected"),
+        (header("x", 1 << 60, tarfile.GNUTYPE_LONGNAME), r"a header of \d+ bytes, at most 1048576 expected"),
+        (header("x", 1 << 60, b"Z"), r"it ends, or a header leads from byte \d+ to \d+ of"),
+        (
+            header("a.video.mp4", 5) + b"12345" + bytes(507) + header("b.video.mp4", -2048),
+            "a header states a size of -2048 bytes",
+        ),
+        (header("x", 512, tarfile.XHDTYPE) + b"x" * 512, "a header is damaged|end of file header"),
+        (header("x", 0, tarfile.XHDTYPE) * 3000, "cannot be indexed"),
+    ],
+)
+def test_headers_that_lie_are_refused_and_not_followed(tmp_path, data, message):
+    (tmp_path / "x.tar").write_bytes(data + bytes(20_480))
+    with pytest.raises(ValueError, match=message):
+        Index.build(tmp_path)
+
+
 def test_the_reader_in_the_documentation_runs(shards, monkeypatch, capsys):
     text = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "index.json" in block]
