@@ -41,7 +41,7 @@ class OpenAIChat:
         token_parameter: what the server calls ``max_tokens``; OpenAI's newer models want ``max_completion_tokens``.
         temperature: 0 for the likeliest answer; None leaves it to the server, as some models demand.
         seed: makes answers repeatable where the server supports it; None sends none.
-        image_format: how pictures are sent; png loses nothing, jpeg is smaller.
+        image_format: how pictures are sent; png loses nothing, jpeg takes about a quarter of the bytes.
         jpeg_quality: 1 to 100.
         image_detail: OpenAI's ``detail`` of a picture (low, high, auto); None sends none.
         timeout: seconds for one request.
