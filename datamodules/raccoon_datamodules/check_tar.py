@@ -1,13 +1,13 @@
 """A shard as a file: there, of the right size and hash, and its tar holding what the index says where it says so."""
 
 import hashlib
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from raccoon_datamodules.check_report import Problem
 from raccoon_datamodules.faults import attempt
-from raccoon_datamodules.index import INDEX_NAME, Shard
+from raccoon_datamodules.index import INDEX_NAME
+from raccoon_datamodules.shard import Shard, tar_headers
 
 
 def check_folder(folder: Path, listed: set[str]) -> Iterator[Problem]:
@@ -32,7 +32,6 @@ def check_tar(path: Path, shard: Shard) -> list[Problem]:
         return [*found, _error(shard, f"cannot be read: {digest[1]}")]
     if digest != shard.sha256:
         found.append(_error(shard, f"its sha256 is not the one in {INDEX_NAME}: its bytes have changed"))
-    # A hostile header can make tarfile raise nearly anything, RecursionError included.
     failure = attempt(lambda: found.extend(_compare(path, shard)))
     if failure is not None:
         found.append(_error(shard, f"is not a readable tar: {failure[1]}"))
@@ -46,19 +45,16 @@ def _digest(path: Path) -> str:
 
 def _compare(path: Path, shard: Shard) -> Iterator[Problem]:
     indexed = {f"{shard.key(i)}.{m.suffix}": (m.offset, m.length) for i in range(len(shard)) for m in shard.members(i)}
-    with tarfile.open(path, "r:") as archive:
-        for info in archive:
-            # Keeps memory flat: tarfile would remember every header.
-            archive.members = []  # type: ignore[attr-defined]
-            name = info.name.removeprefix("./")
-            if not info.isreg():
-                yield Problem("note", shard.name, None, name, "is not a regular file; it is never read")
-                continue
-            where = indexed.pop(name, None)
-            if where is None:
-                yield _error(shard, "is in the tar but not in the index", name)
-            elif where != (info.offset_data, info.size):
-                yield _error(shard, f"lies at {(info.offset_data, info.size)}, the index says {where}", name)
+    for info in tar_headers(path):
+        name = info.name.removeprefix("./")
+        if not info.isreg():
+            yield Problem("note", shard.name, None, name, "is not a regular file; it is never read")
+            continue
+        where = indexed.pop(name, None)
+        if where is None:
+            yield _error(shard, "is in the tar but not in the index", name)
+        elif where != (info.offset_data, info.size):
+            yield _error(shard, f"lies at {(info.offset_data, info.size)}, the index says {where}", name)
     for name in indexed:
         yield _error(shard, "is in the index but not in the tar", name)
 
