@@ -126,7 +126,7 @@ def test_an_identity_must_be_plain_json(kept):
 
 
 def test_results_come_from_as_many_threads_as_asked_for():
-    barrier = threading.Barrier(3, timeout=5)
+    barrier = threading.Barrier(3, timeout=60)
 
     def work(item):
         barrier.wait()
@@ -141,7 +141,7 @@ def test_nothing_new_is_begun_after_the_iterator_is_closed():
     def work(item):
         begun.append(item)
         if item > 1:
-            release.wait(5)
+            release.wait(60)
         return item
 
     results = in_threads(work, range(100), jobs=2, stop=release.set, waiting=told.append)
@@ -159,7 +159,7 @@ def test_a_wait_of_more_than_a_second_is_told():
         release.set()
 
     def work(item):
-        return item if item == 0 else release.wait(10)
+        return item if item == 0 else release.wait(60)
 
     results = in_threads(work, range(3), jobs=2, waiting=waiting)
     assert next(results) == 0
@@ -181,7 +181,7 @@ def test_a_job_is_needed():
 
 
 def test_two_threads_that_ask_the_same_pay_once(kept):
-    chat, gate = Counting(), threading.Barrier(2, timeout=5)
+    chat, gate = Counting(), threading.Barrier(2, timeout=60)
     answer_once, shared = chat.chat, kept(chat)
 
     def slow(images, text):

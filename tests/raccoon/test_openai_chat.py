@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from raccoon.backbones import OpenAIChat
+from raccoon.backbones.chat_errors import _retry_after
 from raccoon.backbones.chat_limits import RateLimit, Spending
 from raccoon.testing import check_chat
 from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
@@ -147,23 +148,26 @@ def test_the_pause_the_server_asks_for_is_kept(chat_server):
 
 
 @pytest.mark.parametrize(
-    ("headers", "least", "most"),
+    ("headers", "seconds"),
     [
-        ({"retry-after": "3"}, 3, 3),
-        ({"retry-after-ms": "1500"}, 1.5, 1.5),
-        ({"retry-after": formatdate(time.time() + 30, usegmt=True)}, 20, 31),
-        ({"retry-after": "99999999"}, 3600, 3600),
-        ({"retry-after": "soon"}, None, None),
-        ({"retry-after": "-3"}, None, None),
-        ({}, None, None),
+        ({"retry-after": "3"}, 3),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "x", "retry-after": "2"}, 2),
+        ({"retry-after": "99999999"}, 3600),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({}, None),
     ],
     ids=str,
 )
-def test_retry_after_is_seconds_or_a_date(headers, least, most):
-    from raccoon.backbones.chat_errors import _retry_after
+def test_retry_after_is_seconds(headers, seconds):
+    assert _retry_after(headers) == seconds
 
-    found = _retry_after(headers)
-    assert found is None if least is None else least <= found <= most
+
+def test_retry_after_may_be_a_date():
+    found = _retry_after({"retry-after": formatdate(time.time() + 1800, usegmt=True)})
+    assert 600 < found <= 1800
 
 
 def test_pauses_grow_and_are_random(chat_server, monkeypatch):
@@ -177,10 +181,10 @@ def test_pauses_grow_and_are_random(chat_server, monkeypatch):
 
 
 def test_silence_is_a_timeout_and_is_tried_again(chat_server):
-    server = chat_server({"wait": 5}, "fine")
-    assert client(server, timeout=0.3).chat([], "hi") == "fine"
+    server = chat_server({"wait": 30}, "fine")
+    assert client(server, timeout=2).chat([], "hi") == "fine"
     with pytest.raises(ChatError, match=r"did not answer within 0.3 s \(chat.timeout\)"):
-        client(chat_server({"wait": 5}), timeout=0.3, max_retries=0).chat([], "hi")
+        client(chat_server({"wait": 30}), timeout=0.3, max_retries=0).chat([], "hi")
 
 
 def test_a_refusal_is_not_tried_again(chat_server):
@@ -366,7 +370,9 @@ def test_a_failed_request_costs_nothing_a_silent_one_what_it_may_have_cost(chat_
     with pytest.raises(ChatError):
         chat.chat([], "hi")
     assert chat.usage.cost == 0
-    chat = client(chat_server({"wait": 3}), input_price=0.0, output_price=1e6, max_tokens=3, max_retries=0, timeout=0.2)
+    chat = client(
+        chat_server({"wait": 30}), input_price=0.0, output_price=1e6, max_tokens=3, max_retries=0, timeout=0.2
+    )
     with pytest.raises(ChatError):
         chat.chat([], "hi")
     assert chat.usage.cost == pytest.approx(3.0)
