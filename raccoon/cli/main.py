@@ -17,11 +17,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import NoReturn
 
-from raccoon.cli import bench, demo, describe, edit, evaluate, plan, replay, train, vplm
+from raccoon.cli import bench, cache, demo, describe, edit, evaluate, plan, replay, train, vplm
 from raccoon.cli import version as version_verb
 from raccoon.cli.console import Console, speak_any_language
 
-VERBS = (describe, plan, edit, replay, train, evaluate, vplm, bench, demo, version_verb)
+VERBS = (describe, plan, edit, replay, train, cache, evaluate, vplm, bench, demo, version_verb)
 
 EXAMPLES = """examples:
   raccoon demo                                       a first edit, made here, nothing downloaded

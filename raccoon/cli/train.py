@@ -51,7 +51,7 @@ def run(argv: Sequence[str], console: "Console") -> int:
     from raccoon.cli.lightning_cli import TrainingCLI
     from raccoon.cli.train_errors import cause_of, sentence
 
-    _quiet()
+    quiet()
     try:
         TrainingCLI(verb, arguments, recipe=recipe, console=console)
     except SystemExit as stop:
@@ -120,7 +120,7 @@ def check_yaml(path: Path) -> None:
         raise ValueError(f"the recipe {path} must be a mapping of sections, got a list")
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep Lightning's advertisements and what only concerns its own code from the terminal."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
