@@ -51,7 +51,7 @@ def key_from(variable: str | None) -> str:
     """The key in an environment variable; None gives a placeholder for servers that ask for none.
 
     Raises:
-        ChatStopped: if the variable is not set.
+        ChatStopped: if the variable is not set or holds what no header can.
     """
     if variable is None:
         return "none"
@@ -61,7 +61,16 @@ def key_from(variable: str | None) -> str:
             f"the key of the chat server is read from the environment variable {variable}, which is not set; set it, "
             "or set chat.api_key_env=null for a server that asks for none"
         )
+    if not (key.isascii() and key.isprintable()):
+        raise ChatStopped(
+            f"the key in the environment variable {variable} must be plain ASCII without breaks; set it anew"
+        )
     return key
+
+
+def address_of(server: Server) -> str:
+    """Where requests go: the setting, else what openai itself reads from the environment, else OpenAI."""
+    return server.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
 
 
 def failure_of(send: Callable[[], Any], server: Server) -> Any:
@@ -69,7 +78,7 @@ def failure_of(send: Callable[[], Any], server: Server) -> Any:
     import openai
 
     # The causes are not chained: their text and their request may hold the key.
-    where = server.base_url or "https://api.openai.com/v1"
+    where = address_of(server)
     try:
         return send()
     except openai.APITimeoutError:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon.backbones.chat_errors import Failure, failure_of, key_from
+from raccoon.backbones.chat_errors import Failure, address_of, failure_of, key_from
 from raccoon.backbones.chat_limits import RateLimit, Spending
 from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
 
@@ -260,7 +260,7 @@ class OpenAIChat:
 
     @property
     def _where(self) -> str:
-        return f"the server {self.base_url or 'of OpenAI'}"
+        return address_of(self)
 
     def _image_part(self, image: NDArray[np.uint8]) -> dict[str, Any]:
         import cv2

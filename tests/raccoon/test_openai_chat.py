@@ -216,6 +216,19 @@ def test_a_missing_key_names_its_variable(chat_server, monkeypatch):
     assert not server.requests
 
 
+def test_a_key_that_no_header_can_hold_is_not_quoted(chat_server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-schlüssel\nzwei")
+    with pytest.raises(ChatStopped, match="the key in the environment variable TEST_KEY must be plain ASCII") as caught:
+        client(chat_server()).chat([], "hi")
+    assert "schl" not in str(caught.value)
+
+
+def test_an_address_without_a_scheme_is_named():
+    chat = OpenAIChat("x", base_url="localhost:1/v1", api_key_env=None, first_pause=60)
+    with pytest.raises(ChatStopped, match=r"no server answers at localhost:1/v1: .*correct chat\.base_url"):
+        chat.chat([], "hi")
+
+
 @pytest.mark.parametrize(
     ("step", "sentence"),
     [

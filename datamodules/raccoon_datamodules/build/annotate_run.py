@@ -19,7 +19,7 @@ from raccoon_datamodules.build.annotate import Annotation, AnnotationFailed, Ann
 from raccoon_datamodules.build.annotate_members import annotated_members, is_described
 from raccoon_datamodules.build.annotate_reader import DatasetReader, Place
 from raccoon_datamodules.build.annotate_report import RunReport, is_ours, write_answers, write_report
-from raccoon_datamodules.build.chat import ChatError, ChatStopped
+from raccoon_datamodules.build.chat import AnswerRefused, ChatError, ChatStopped
 from raccoon_datamodules.build.corrections import (
     CORRECTIONS_NAME,
     Corrections,
@@ -197,10 +197,10 @@ class DatasetAnnotator:
         except (ChatStopped, OSError) as err:
             # An OSError here is a disk that takes no more answers.
             return Outcome(place.key, "stop", reason=str(err))
+        except (AnswerRefused, AnnotationFailed, MemberError) as err:
+            return Outcome(place.key, "failed", reason=str(err))
         except ChatError as err:
             return Outcome(place.key, "unanswered", reason=str(err))
-        except (AnnotationFailed, MemberError) as err:
-            return Outcome(place.key, "failed", reason=str(err))
         return Outcome(place.key, "done", annotation)
 
     def _encoded(self, counted: list[tuple[Paragraph, list[str]]]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -1,6 +1,7 @@
 """`raccoon vplm annotate`: have a model describe the videos of a data set."""
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from raccoon.cli.console import filled
@@ -80,32 +81,39 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         raise ValueError(f"the recipe {args.config} has no section chat; name one that has, such as vplm/annotate")
     cache = Path(args.cache) if args.cache else Path(args.out) / "annotation" / "cache"
     chat = recipe.parts["chat"]
-    identity = getattr(chat, "identity", None) or recipe.config["chat"]
+    identity = _identity(chat) or recipe.config["chat"]
     annotator = Annotator(CachedChat(chat, cache, identity=identity), settings)
     if args.dry_run:
         return _estimate(args, console, chat, annotator)
     return _annotate(args, console, recipe, annotator)
 
 
+def _identity(chat: object) -> Mapping[str, Any] | None:
+    """What a model's answers depend on, where it says so itself: ``identity``, a mapping of plain JSON."""
+    found = getattr(chat, "identity", None)
+    return found if isinstance(found, Mapping) else None
+
+
 def _estimate(args: argparse.Namespace, console: "Console", chat: Any, annotator: "Annotator") -> int:
     from pathlib import Path
 
+    from raccoon.backbones import OpenAIChat
     from raccoon_datamodules.build.annotate_estimate import estimate_run, plain_count
     from raccoon_datamodules.build.corrections import CORRECTIONS_NAME, load_corrections
 
+    ours = chat if isinstance(chat, OpenAIChat) else None
     own = Path(args.out) / "annotation" / "review" / CORRECTIONS_NAME
     files = [*([own] if own.exists() else []), *([args.corrections] if args.corrections else [])]
     with console.progress("videos") as progress:
         found = estimate_run(
             args.data,
             annotator,
-            count=getattr(chat, "estimate_tokens", plain_count),
+            count=plain_count if ours is None else ours.estimate_tokens,
             corrections=lambda keys: load_corrections(files, keys),
             every=args.all,
             progress=progress,
         )
-    price = getattr(chat, "price", None)
-    cost = None if price is None else price(found.input_tokens, found.output_tokens)
+    cost = None if ours is None else ours.price(found.input_tokens, found.output_tokens)
     told = f"about {cost:.2f} (in the currency of the prices)" if cost is not None else "unknown, no price is set"
     console.say(
         f"{args.data}: {found.num_videos} videos, {found.num_described} with their text already, "
@@ -143,12 +151,12 @@ def _estimate(args: argparse.Namespace, console: "Console", chat: Any, annotator
 def _annotate(args: argparse.Namespace, console: "Console", recipe: "Recipe", annotator: "Annotator") -> int:
     from pathlib import Path
 
+    from raccoon.backbones import OpenAIChat
     from raccoon_datamodules.build.annotate_run import DatasetAnnotator
     from raccoon_datamodules.build.statistics import beside_paper
 
     chat = recipe.parts["chat"]
-    identity = getattr(chat, "identity", None)
-    by = {"chat": type(chat).__name__, **(identity if identity is not None else {"recipe": recipe.source})}
+    by = {"chat": type(chat).__name__, **(_identity(chat) or {"recipe": recipe.source})}
     dataset = DatasetAnnotator(
         args.data,
         args.out,
@@ -163,17 +171,18 @@ def _annotate(args: argparse.Namespace, console: "Console", recipe: "Recipe", an
     def waiting(videos: int) -> None:
         console.note(f"waiting for the answers about {videos} videos, which are kept; Ctrl-C again leaves at once")
 
-    jobs = args.jobs or getattr(chat, "concurrency", 4)
+    ours = chat if isinstance(chat, OpenAIChat) else None
+    jobs = args.jobs or (4 if ours is None else ours.concurrency)
     with console.progress("videos") as progress:
         report = dataset.run(
             jobs=jobs,
             samples_per_shard=args.per_shard,
             progress=progress,
             # A model that waits for its turn need not.
-            stop=getattr(chat, "stop", None),
+            stop=None if ours is None else ours.stop,
             waiting=waiting,
         )
-    usage = getattr(chat, "usage", None)
+    usage = None if ours is None else ours.usage
     out = Path(args.out)
     for key, reason in list(report.failed.items())[:20]:
         console.note(f"{key}: {reason}")
