@@ -283,7 +283,7 @@ def plan_p2v(
 
 def edit_mask(view: SampleView, plan: P2VPlan, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The edit mask of a painter's example, uint8 {0, 1} [F, H, W] of ``size``, 1 = edit here."""
-    mask = resize_mask(view.mask(plan.object_id, plan.frames), size)
+    mask = resize_mask(_gather(lambda numbers: view.mask(plan.object_id, numbers), plan.frames), size)
     return mask_of_boxes(boxes_of(mask), height=size[0], width=size[1]) if plan.boxes else mask
 
 

@@ -482,3 +482,10 @@ def test_numbers_that_make_no_sense_are_refused(shards, how, message):
 def test_an_endless_stream_has_no_length(shards):
     with pytest.raises(TypeError, match="an endless stream of batches has no length"):
         len(datamodule(shards).train_dataloader())
+
+
+def test_a_clip_of_fewer_frames_repeats_its_last_one_mask_and_all(shards):
+    batch, *_ = take(datamodule(shards, num_frames=7), 1)
+    assert batch.target.shape[:2] == batch.edit_mask.shape[:2] == (4, 7)
+    for part in (batch.target, batch.condition, batch.edit_mask):
+        assert torch.equal(part[:, 3:], part[:, 3:4].expand_as(part[:, 3:]))
