@@ -1,10 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from raccoon.cli.main import main
 from raccoon_datamodules.faults import read_faults
+from raccoon_datamodules.index import Index
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +23,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def damaged(scenes: Path, tmp_path: Path) -> Path:
     """The train scenes with a damaged byte in one of them."""
     folder = tmp_path / "damaged"
-    folder.mkdir()
-    for file in (scenes / "train").iterdir():
-        data = bytearray(file.read_bytes())
-        if file.suffix == ".tar":
-            data[len(data) // 2] ^= 0xFF
-        (folder / file.name).write_bytes(data)
+    shutil.copytree(scenes / "train", folder)
+    (shard,) = Index.load(folder).shards
+    data = bytearray((folder / shard.name).read_bytes())
+    data[shard.members(2)[0].offset] ^= 0xFF
+    (folder / shard.name).write_bytes(data)
     return folder
 
 

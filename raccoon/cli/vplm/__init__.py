@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from raccoon.cli.vplm import annotate, build, check, replay, stats, synth
+from raccoon.cli.vplm import annotate, build, check, exchange, replay, stats, synth
 
-VERBS = (synth, build, annotate, check, stats, replay)
+VERBS = (synth, build, annotate, check, stats, exchange, replay)
 
 
 def add_parser(subparsers: Any) -> None:
