@@ -204,6 +204,13 @@ def test_metadata_of_several_data_sets(tmp_path):
     assert found.expressions == {"a": {"1": ("the left one",)}}
 
 
+def test_every_video_of_a_metadata_file_is_read(tmp_path):
+    videos = {name: {"objects": {"1": {"category": f"class of {name}"}}} for name in ("bear", "dog", "tennis")}
+    (tmp_path / "meta.json").write_text(json.dumps({"videos": videos}))
+    found = read_metadata([tmp_path / "meta.json"]).categories
+    assert found == {name: {"1": f"class of {name}"} for name in videos}
+
+
 def test_metadata_reaches_the_videos(tmp_path, put_video):
     put_video(tmp_path, "a")
     scan = scan_rovi(tmp_path, metadata=Metadata({"a": {"1": "dog"}}, {"a": {"1": ("left",)}}))

@@ -38,7 +38,9 @@ def read_metadata(paths: Sequence[str | Path]) -> Metadata:
         except (ValueError, RecursionError) as err:
             raise ValueError(f"the metadata {path} must be JSON in UTF-8: {err}") from err
         videos = value.get("videos", value) if isinstance(value, dict) else None
-        if not isinstance(videos, dict) or not any(_read(metadata, str(name), v) for name, v in videos.items()):
+        # A list: every video is read, also after the first that held something.
+        held = [_read(metadata, str(name), v) for name, v in videos.items()] if isinstance(videos, dict) else []
+        if not any(held):
             raise ValueError(
                 f"the metadata {path} must name classes or expressions by video and object, as YouTube-VOS meta.json "
                 "({videos: {VIDEO: {objects: {ID: {category}}}}}), meta_expressions.json or DAVIS semantics do"
