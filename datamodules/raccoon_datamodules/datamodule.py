@@ -136,8 +136,10 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def setup(self, stage: str | None = None) -> None:
         """Open the sources that a stage needs; indexes are read, no sample is.
 
-        Raises as `Index.load`, `SampleOrder` and `MixedOrder`.
+        Raises as `Index.load`, `SampleOrder` and `MixedOrder`, and `check_trainer` before a fit.
         """
+        if stage == "fit":
+            check_trainer(self.trainer)
         if stage in (None, "fit"):
             _ = self.order
         if stage in (None, "fit", "validate"):
@@ -277,6 +279,28 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes: neither trainer nor loader state crosses over."""
         return {**self.__dict__, "trainer": None, "_anchor": None, "train_log": None}
+
+
+def check_trainer(trainer: pl.Trainer | None) -> None:
+    """Refuse settings of the trainer that would train on other samples than the order says.
+
+    Raises:
+        ValueError: if batches are to be repeated, or Lightning's epochs would end in the middle of an optimizer step.
+    """
+    if trainer is None:
+        return
+    overfit = trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning sets it
+    if overfit:
+        raise ValueError(
+            f"overfit_batches must be 0, got {overfit}: the training data is an endless stream, of which no batch "
+            "comes again; to overfit, train on a source of few samples, such as SyntheticSource with num_scenes: 4"
+        )
+    limit, parts = trainer.limit_train_batches, trainer.accumulate_grad_batches
+    if isinstance(limit, int) and limit % parts and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"limit_train_batches ({limit}) must be a multiple of accumulate_grad_batches ({parts}), or Lightning "
+            "steps in the middle of a global batch; leave it out and set max_steps"
+        )
 
 
 def _progress(trainer: pl.Trainer | None) -> Any:

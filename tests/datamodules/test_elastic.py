@@ -3,8 +3,11 @@
 from collections import Counter
 from itertools import islice
 
+import lightning.pytorch as pl
 import pytest
+from lightning.pytorch.demos.boring_classes import BoringModel
 
+from raccoon_datamodules.datamodule import check_trainer
 from raccoon_datamodules.faults import FaultLog
 from raccoon_datamodules.loader import OrderedLoader, OrderedSamples, Place, endless
 from raccoon_datamodules.order import MixedOrder, SampleOrder
@@ -212,3 +215,46 @@ def test_a_place_in_a_corpus_of_a_million_samples_is_found_without_reading():
     assert source.read == []
     # Nothing as large as the corpus was made for it: one window's permutation and the order of the shards.
     assert sum(len(kept[0]) for kept in data.order._windows.values()) <= 2 * 8 * 1000
+
+
+class Asked:
+    """A trainer with settings that may not go with an endless stream."""
+
+    def __init__(self, overfit_batches=0.0, limit_train_batches=1.0, accumulate_grad_batches=1, fast_dev_run=False):
+        self.overfit_batches = overfit_batches
+        self.limit_train_batches = limit_train_batches
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.fast_dev_run = fast_dev_run
+
+
+def test_a_trainer_that_would_repeat_batches_is_refused():
+    with pytest.raises(ValueError, match="overfit_batches must be 0, got 2: the training data is an endless stream"):
+        check_trainer(Asked(overfit_batches=2))
+
+
+def test_a_trainer_whose_epochs_end_inside_a_step_is_refused():
+    with pytest.raises(ValueError, match=r"limit_train_batches \(5\) must be a multiple of accumulate_grad"):
+        check_trainer(Asked(limit_train_batches=5, accumulate_grad_batches=2))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None,
+        Asked(),
+        Asked(limit_train_batches=6, accumulate_grad_batches=2),
+        Asked(limit_train_batches=1, accumulate_grad_batches=2, fast_dev_run=1),
+    ],
+    ids=["nobody", "plain", "limited", "tried"],
+)
+def test_any_other_trainer_is_welcome(asked):
+    check_trainer(asked)
+
+
+def test_lightning_is_asked_before_training_begins(shards, tmp_path):
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, overfit_batches=1, logger=False, default_root_dir=tmp_path,
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="overfit_batches must be 0"):
+        trainer.fit(BoringModel(), P2VDataModule(str(shards)))

@@ -63,7 +63,7 @@ def fit(
     save_every=2,
     hold=None,
     resume=None,
-    strategy="ddp",
+    saved=None,
     **data,
 ):
     """One fit; returns the task. Leaves the records, the checkpoints ``NAME/step=N.ckpt`` and ``NAME.pt``."""
@@ -72,11 +72,11 @@ def fit(
     datamodule = P2VDataModule(
         train, val, num_frames=2, size=(16, 16), global_batch_size=global_batch_size, num_workers=workers, **data
     )
-    saved = ModelCheckpoint(Path(out) / name, "{step}", every_n_train_steps=save_every, save_top_k=-1)
+    saved = saved or ModelCheckpoint(Path(out) / name, "{step}", every_n_train_steps=save_every, save_top_k=-1)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy=strategy if ranks > 1 else "auto",
+        strategy="ddp" if ranks > 1 else "auto",
         max_steps=steps,
         val_check_interval=4 * accumulate,
         check_val_every_n_epoch=None,

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from raccoon.cli.main import main
 from raccoon.tasks.run_log import mean_over_ranks
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*TPU.*",
     # The run is continued in another folder.
     "ignore:The dirpath has changed",
+    "ignore:Be aware that when using `ckpt_path`",
 )
 
 
@@ -163,6 +166,33 @@ def resumed_here(out, shards, checkpoint, monkeypatch):
 
     fit(str(out), str(shards), 1, "resumed", STEPS, resume=str(checkpoint))
     return steps_of(out, "resumed", 1)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("kind", ["validation", "time"])
+def test_a_checkpoint_written_at_any_time_holds_the_right_place(shards, tmp_path, monkeypatch, kind, accumulate):
+    """After a validation, by its figure; and by the clock. Continued with another accumulation."""
+    monkeypatch.syspath_prepend(str(HERE))
+    from elastic_run import fit
+
+    how = {"monitor": "val/loss"} if kind == "validation" else {"train_time_interval": timedelta(0)}
+    saved = ModelCheckpoint(tmp_path / "saved", "{step}-{val/loss}", save_top_k=-1, **how)
+    val = str(corpus(tmp_path / "val", 1, split="val"))
+    fit(str(tmp_path), str(shards), 1, "whole", 9, val=val, accumulate=accumulate, saved=saved)
+    whole = steps_of(tmp_path, "whole", 1)
+    found = list((tmp_path / "saved").rglob("*.ckpt"))
+    assert len(found) >= 2
+    steps = set()
+    for path in found:
+        state = torch.load(path)
+        steps.add(state["global_step"])
+        assert state["P2VDataModule"]["ordinal"] == BATCH * state["global_step"]
+    middle = next(path for path in found if 0 < torch.load(path)["global_step"] < 9)
+    others = ModelCheckpoint(tmp_path / "more")
+    fit(str(tmp_path), str(shards), 1, "again", 9, accumulate=2, resume=str(middle), saved=others)
+    again = steps_of(tmp_path, "again", 1)
+    assert again == {step: samples for step, samples in whole.items() if step >= min(again)}
+    assert min(again) == torch.load(middle)["global_step"] + 1
 
 
 @pytest.mark.slow  # three processes and their workers
