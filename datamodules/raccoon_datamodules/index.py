@@ -126,7 +126,7 @@ class Index:
     @classmethod
     def parse(cls, data: bytes, *, base: str, path: str = INDEX_NAME) -> "Index":
         """An index from the bytes of its file; raises as `load` does."""
-        anew = f"write it anew with `raccoon vplm check {base} --reindex`"
+        anew = "get it again" if is_url(base) else f"write it anew with `raccoon vplm check {base} --reindex`"
         # As `save` wrote it; who writes an index in another form leaves this out or loses it, and then nothing is said.
         said = _CHECKSUM.search(data, max(0, len(data) - 40))
         if said is not None and zlib.crc32(memoryview(data)[: said.start()]) != int(said[1]):

@@ -85,10 +85,11 @@ class HttpFiles:
         return self._patiently(get)
 
     @contextmanager
-    def open(self, name: str) -> Iterator[http.client.HTTPResponse]:
+    def open(self, name: str) -> Iterator["_Stream"]:
         """A whole file as a stream. Raises as `read`, at the first failure."""
-        with self._answer(join(self.base, name), {}) as answer:
-            yield answer
+        place = join(self.base, name)
+        with self._answer(place, {}) as answer:
+            yield _Stream(answer, place)
 
     def close(self) -> None:
         """Close the connections."""
@@ -183,6 +184,18 @@ class HttpFiles:
                     why = getattr(err, "strerror", None) or str(err) or type(err).__name__
                     raise PassingError(f"{place} cannot be reached: {why}") from err
                 kept = None
+
+
+class _Stream:
+    def __init__(self, answer: http.client.HTTPResponse, place: str) -> None:
+        self._answer = answer
+        self._place = place
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._answer.read(size)
+        except (OSError, http.client.HTTPException) as err:
+            raise PassingError(f"{self._place}: the answer broke off: {err!r}") from err
 
 
 def _connect(parts: SplitResult, origin: str, timeout: float) -> _Link:

@@ -90,7 +90,7 @@ class Spool:
         self._finish()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}, "_claim": [], "_failed": {}, "_finish": None}
+        return {**self.__dict__, "_files": {}, "_claim": [], "_failed": {}, "_maker": 0, "_finish": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)

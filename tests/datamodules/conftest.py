@@ -161,7 +161,7 @@ class _RangeHandler(http.server.BaseHTTPRequestHandler):
     def file(self, data: bytes, asked: str | None, what: str) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
         if wanted is None or what == "whole":
-            self.answer(200, data)
+            self.answer(200, data, cut=what == "short", chunked=what == "broken chunk")
             return
         first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
         if first >= len(data):
@@ -172,8 +172,22 @@ class _RangeHandler(http.server.BaseHTTPRequestHandler):
         headers = {} if what == "unsaid" else {"Content-Range": f"bytes {first + shift}-{last + shift}/{len(data)}"}
         self.answer(206, part, headers, cut=what == "short")
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
+    def answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        cut: bool = False,
+        chunked: bool = False,
+    ) -> None:
         self.send_response(status)
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n" % len(body) + body[:100])
+            self.close_connection = True
+            return
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))

@@ -184,6 +184,17 @@ def test_a_server_that_ignores_ranges_is_read_shard_by_shard(shards, serve, tmp_
     ]
 
 
+@pytest.mark.parametrize("failure", ["short", "broken chunk", "503", "hang up"])
+def test_a_whole_file_that_breaks_off_is_read_again_from_its_start(shards, serve, tmp_path, monkeypatch, failure):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    server = serve(shards)
+    source = ShardSource(server.address)
+    server.asked.clear()
+    server.plan = ["whole", failure]
+    assert source.read(1, 1) == ShardSource(shards).read(1, 1)
+    assert len(server.asked) == 3
+
+
 def test_a_file_changed_between_two_requests_is_noticed(make_shards, serve, tmp_path):
     folder = make_shards(tmp_path / "x", 4)
     server = serve(folder)

@@ -1,7 +1,9 @@
 """Shards behind clients of stores and behind commands: what is read, how often, and what is said when it fails."""
 
 import io
+import json
 import os
+import pickle
 import shlex
 import subprocess
 import sys
@@ -241,6 +243,16 @@ def test_worker_processes_read_each_shard_once_together(shards, tmp_path, num_wo
     assert asked == ["index.json", *(path.name for path in sorted(shards.glob("*.tar")))]
 
 
+def test_a_source_sent_to_a_spawned_worker_uses_the_same_copies(shards, tmp_path):
+    source = ShardSource(counted(shards, tmp_path / "log"))
+    source.read(0, 0)
+    other = pickle.loads(pickle.dumps(source))
+    assert other.read(0, 1) == source.read(0, 1)
+    del other
+    assert source.read(0, 2)
+    assert (tmp_path / "log").read_text().split() == ["index.json", "vplm-train-000000.tar"]
+
+
 def test_the_spool_goes_with_the_run_that_made_it(shards, tmp_path):
     code = (
         "import sys; from raccoon_datamodules.sources import ShardSource; "
@@ -314,11 +326,17 @@ def test_a_stream_cut_short_gives_what_it_has(shards):
         source.read(0, 3)
 
 
+def rename(shards, name, folder):
+    """The index of a data set whose first shard has another name."""
+    value = json.loads((shards / "index.json").read_text())
+    value["shards"][0]["name"] = name
+    (folder / "index.json").write_text(json.dumps(value))
+
+
 @pytest.mark.parametrize("name", ["pipe:touch hacked.tar", "$(touch hacked).tar", "a;touch hacked.tar", "a{name}.tar"])
 def test_a_command_never_comes_from_an_index(shards, tmp_path, monkeypatch, name):
     """A data set that somebody else made cannot run anything, even where the user's own recipe has a command."""
-    text = (shards / "index.json").read_text().replace("vplm-train-000000.tar", name)
-    (tmp_path / "index.json").write_text(text)
+    rename(shards, name, tmp_path)
     monkeypatch.chdir(tmp_path)
     for place in (str(tmp_path), f"pipe:cat {tmp_path}/{{name}}"):
         with pytest.raises(ValueError, match=r"a shard must be named NAME\.tar"):
@@ -328,6 +346,6 @@ def test_a_command_never_comes_from_an_index(shards, tmp_path, monkeypatch, name
 
 
 def test_an_option_is_no_shard_of_a_command(shards, tmp_path):
-    (tmp_path / "index.json").write_text((shards / "index.json").read_text().replace("vplm-train-000000", "-rf"))
+    rename(shards, "-rf.tar", tmp_path)
     with pytest.raises(ValueError, match=r"starts with a dash \(-rf\.tar\) is never given to a command"):
         ShardSource(f"pipe:cat {tmp_path}/{{name}}").read(0, 0)
