@@ -142,6 +142,8 @@ def _sample_of(job: _Job) -> _Sample:
         key, data, notes = restore(line, base, allow_outside=job.allow_outside)
         return _Sample(key, data, is_exact=True, notes=notes)
     answer = read_answer(line)
+    if not answer.paragraph.description and not answer.paragraph.objects:
+        raise ValueError("its answer holds no paragraph")
     path = place_of(answer.video, base, allow_outside=job.allow_outside)
     video = Video.read(path, max_frames=job.max_frames)
     given = line.get("id")

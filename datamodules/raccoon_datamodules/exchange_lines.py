@@ -38,7 +38,7 @@ def read_answer(line: Mapping[str, Any]) -> Answer:
     or a list of parts ({"type": "text", "text"}, {"type": "video", "video"}).
 
     Raises:
-        ValueError: if there are no messages, no answer with a paragraph, or no video.
+        ValueError: if there are no messages, no answer, or no video.
     """
     messages = line.get("messages", line.get("conversations"))
     if not isinstance(messages, list) or not messages:
@@ -62,8 +62,6 @@ def read_answer(line: Mapping[str, Any]) -> Answer:
     if not isinstance(videos[0], str):
         raise ValueError(f"a video must be the name of a file, got {videos[0]!r:.100}")
     paragraph, notes = Paragraph.parse(answers[0])
-    if not paragraph.description and not paragraph.objects:
-        raise ValueError(f"its answer holds no paragraph: {answers[0]!r:.100}")
     if len(notes) > _LONGEST_NOTE:
         notes = [*notes[:_LONGEST_NOTE], f"and {len(notes) - _LONGEST_NOTE} more notes on its text"]
     if len(answers) > 1:

@@ -118,6 +118,14 @@ def test_everything_that_a_shard_may_hold_travels(make_sample, tmp_path):
     assert line["objects"]["ref"] == ["Thing 2", "Thing 3"]
 
 
+def test_a_clip_that_nobody_has_described_yet_travels(make_sample, tmp_path):
+    sample = dataclasses.replace(make_sample(), paragraph=Paragraph(""), objects=(), edits=(), phrasings=())
+    write_shards([sample], tmp_path / "a")
+    export_messages([tmp_path / "a"], tmp_path / "out")
+    assert import_messages(tmp_path / "out" / "train.jsonl", tmp_path / "b").problems == []
+    assert tars(tmp_path / "a") == tars(tmp_path / "b")
+
+
 def test_a_line_is_what_other_trainers_read(exported, shards):
     line = lines_of(exported / "train.jsonl")[3]
     sample = ShardSource(shards).whole(0, 3)
