@@ -1,4 +1,4 @@
-"""`OpenAIChat` against `transformers serve`, with untrained models of a few thousand weights."""
+"""`OpenAIChat` against `transformers serve`, with models of a few thousand weights that know one answer."""
 
 import os
 import socket
@@ -15,6 +15,8 @@ import pytest
 from raccoon.backbones import OpenAIChat
 from raccoon.cli.main import main
 from raccoon_datamodules.build.chat import AnswerCut, ChatError
+from raccoon_datamodules.check import check_shards
+from raccoon_datamodules.sources import ShardSource
 
 for package in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(package, reason=f"{package} is not installed")
@@ -22,10 +24,12 @@ for package in ("openai", "fastapi", "uvicorn"):
 pytestmark = pytest.mark.slow
 
 SPECIAL = ["<s>", "</s>", "<pad>", "<image>"]
+# The one thing the miniatures say; a single token of theirs.
+ANSWER = "Video Description: A scene.\n\nObject Descriptions:\n1. Thing: A thing that moves."
 TEMPLATE = (
     "{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}{% endfor %}"
+    "{% endfor %}{% endif %}{{ '\n' }}{% endfor %}"
 )
 
 
@@ -33,7 +37,9 @@ def tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    spoken = ANSWER.replace(" ", "\u0120").replace("\n", "\u010a")
+    words = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), spoken]
+    vocabulary = {token: i for i, token in enumerate(words)}
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -62,13 +68,28 @@ def language_settings(words):
     }
 
 
+def teach(model):
+    """Let a model say `ANSWER` after anything, then end: no layer adds to the embeddings, which are of two kinds."""
+    weights = dict(model.named_parameters())
+    for name, weight in weights.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.data.zero_()
+    (embeddings,) = (weight for name, weight in weights.items() if name.endswith("embed_tokens.weight"))
+    embeddings.data.zero_()
+    embeddings.data[:, 0] = 1
+    embeddings.data[-1, :2] = embeddings.new_tensor([0, 1])
+    weights["lm_head.weight"].data.zero_()
+    weights["lm_head.weight"].data[-1, 0] = weights["lm_head.weight"].data[1, 1] = 9
+    return model
+
+
 def save_text_model(folder):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     words = tokenizer()
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**language_settings(words))).save_pretrained(folder)
+    teach(LlamaForCausalLM(LlamaConfig(**language_settings(words)))).save_pretrained(folder)
     words.save_pretrained(folder)
 
 
@@ -93,7 +114,7 @@ def save_image_model(folder):
         image_token_index=SPECIAL.index("<image>"),
     )
     torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    teach(LlavaForConditionalGeneration(config)).save_pretrained(folder)
     pictures = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     LlavaProcessor(
         image_processor=pictures,
@@ -139,24 +160,20 @@ def wait_for(address, process, log):
     raise TimeoutError(f"{address} did not come up; see {log}")
 
 
-def ask(chat, images, text):
-    """The answer, whole or cut off: an untrained model seldom ends by itself."""
-    try:
-        return chat.chat(images, text)
-    except AnswerCut as err:
-        return err.partial
-
-
 def test_a_real_server_answers_and_counts(served):
     address, model, sees = served
     chat = OpenAIChat(model, base_url=address, api_key_env=None, max_tokens=8, input_price=1.0, output_price=1.0)
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    images = [image] if sees else []
-    assert isinstance(ask(chat, images, "What is it?"), str)
-    assert chat.usage.requests == 1
-    # The tokenizer has a token for each byte, the picture four patches.
-    assert chat.usage.input_tokens == len("What is it?") + (4 if sees else 0)
-    assert 1 <= chat.usage.output_tokens <= 8
+    assert chat.chat([image] if sees else [], "What is it?") == ANSWER
+    # The tokenizer has a token for each byte, the picture four patches; the answer is one token and its end.
+    assert chat.usage[:3] == (1, len("What is it?\n") + (4 if sees else 0), 2)
+
+
+def test_a_real_server_says_when_an_answer_is_cut_off(served):
+    chat = OpenAIChat(served[1], base_url=served[0], api_key_env=None, max_tokens=1)
+    with pytest.raises(AnswerCut, match=r"max_tokens \(1\)") as caught:
+        chat.chat([], "What is it?")
+    assert caught.value.partial == ANSWER
 
 
 def test_a_real_server_knows_no_model_of_another_name(served):
@@ -166,17 +183,17 @@ def test_a_real_server_knows_no_model_of_another_name(served):
         chat.chat([], "hi")
 
 
-def test_a_data_set_goes_through_a_real_server(served, tmp_path, capsys):
-    address, model, sees = served
-    if not sees:
-        pytest.skip("this model sees no pictures")
-    data = tmp_path / "scenes"
-    main(["vplm", "synth", "--out", str(data), "--count", "2", "--size", "32x32"])
+@pytest.mark.parametrize("served", ["image"], indirect=True)
+def test_a_data_set_is_annotated_by_a_real_server(served, tmp_path, capsys):
+    address, model, _ = served
+    data, out = tmp_path / "scenes", tmp_path / "out"
+    main(["vplm", "synth", "--out", str(data), "--count", "3", "--size", "32x32"])
     flags = {"base_url": address, "model": model, "api_key_env": "null", "max_tokens": 16}
-    command = ["vplm", "annotate", str(data), "--out", str(tmp_path / "out"), "--all", "--attempts=2"]
-    capsys.readouterr()
-    assert main([*command, *(f"--set=chat.{name}={value}" for name, value in flags.items())]) == 1
-    told = capsys.readouterr().err
-    assert "none of 2 videos could be annotated" in told
-    assert "no usable answer in 2 attempts" in told
-    assert len(list((tmp_path / "out/annotation/cache").rglob("*.json"))) == 4
+    command = ["vplm", "annotate", str(data), "--out", str(out), "--all"]
+    assert main([*command, *(f"--set=chat.{name}={value}" for name, value in flags.items())]) == 0
+    assert "3 of 3 videos annotated" in capsys.readouterr().out
+    assert check_shards(out).ok
+    view = ShardSource(out).view(0, 0)
+    assert str(view.paragraphs()[0]) == ANSWER
+    # One caption serves one mask.
+    assert [view.object(name).name for name in view.meta.objects] == ["Thing"]
