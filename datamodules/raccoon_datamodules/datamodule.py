@@ -51,7 +51,9 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         pin_memory: page-locked batches, for faster copies to a GPU.
         cache: a folder that `raccoon cache` wrote; training takes from it what frozen networks make of a sample.
         cache_miss: "compute" decodes what the cache lacks, "error" ends the run.
-        max_bad, max_bad_fraction, quarantine: see `FaultLog`; several ranks write one quarantine file each.
+        max_bad, max_bad_fraction, quarantine: see `FaultLog`; all ranks share one quarantine list.
+        exclude: quarantine lists, of earlier runs or of `raccoon vplm check --bad-list`, whose samples are left out of
+            training. The order is another one then, and a checkpoint of a run without them warns of it.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         max_bad: int,
         max_bad_fraction: float,
         quarantine: str | None,
+        exclude: str | Sequence[str] = (),
         cache: str | None = None,
         cache_miss: CacheMiss = "compute",
     ) -> None:
@@ -88,6 +91,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         self._loading = {"num_workers": num_workers, "prefetch": prefetch, "pin_memory": pin_memory}
         self._caps = {"max_bad": max_bad, "max_bad_fraction": max_bad_fraction}
         self._quarantine = quarantine
+        self._exclude = exclude
         self.cache = None if cache is None else FeatureCache(cache, miss=cache_miss)
         FaultLog(**self._caps)  # type: ignore[arg-type]  # wrong caps are refused now, not when the first sample fails
         self.train_log: FaultLog | None = None
@@ -110,7 +114,7 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def order(self) -> Order:
         """The training order; opens the sources if need be."""
         if self._order is None:
-            self._sources = open_all(self._train)
+            self._sources = open_all(self._train, exclude=self._exclude)
             self._order = order_of(self._sources, self._weights, seed=self.seed, window_shards=self._window_shards)
         return self._order
 
@@ -156,11 +160,8 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         order = self.order
         samples = OrderedSamples(self._sources, order, partial(self._example, use="train"), seed=self.seed)
         place = self._place(training=True)
-        path = self._quarantine
-        if path is not None and place.world > 1:
-            path = f"{path}.rank{place.rank}"
         if self.train_log is None:
-            self.train_log = FaultLog(path, **self._caps)  # type: ignore[arg-type]
+            self.train_log = FaultLog(self._quarantine, **self._caps)  # type: ignore[arg-type]
         endless(0, self.global_batch_size, place)
         return OrderedLoader(samples, self.collate, self._begin, log=self.train_log, **self._loading)  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """Which corpora a run reads and how they are mixed: opening them, one order over all, and what tells runs apart."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ Shards = str | Sequence[str | Source] | Source
 # What is trained on may also be {folder or address: weight}.
 Corpora = str | Sequence[str | Source] | Mapping[str, float] | Source
 
+_log = logging.getLogger(__name__)
+
 _SAID = {
     "corpora": "the shards",
     "shares": "the corpora's shares of 1000 samples",
@@ -18,24 +21,33 @@ _SAID = {
 }
 
 
-def open_all(shards: Shards) -> list[Source]:
-    """Open every source named.
+def open_all(shards: Shards, *, exclude: str | Sequence[str] = ()) -> list[Source]:
+    """Open every source named; those given by folder or address leave out what the quarantine lists ``exclude`` hold.
 
     Raises:
-        ValueError: if the list is empty.
+        ValueError: if the list is empty, or a `Source` is to leave out samples, which is its own matter.
         TypeError: if it is none of what `Shards` allows.
+        FileNotFoundError: if a quarantine list is not there.
     """
-    if isinstance(shards, str):
-        return [ShardSource(shards)]
-    if isinstance(shards, Sequence):
-        if not shards:
-            raise ValueError("at least one folder of shards is needed, got an empty list")
-        return [place if isinstance(place, Source) else ShardSource(place) for place in shards]
-    if not isinstance(shards, Source):
-        raise TypeError(
-            f"samples come from a folder or address of shards, a list of them, or a Source, got {type(shards).__name__}"
-        )
-    return [shards]
+    lists = [exclude] if isinstance(exclude, str) else list(exclude)
+    given = list(shards) if isinstance(shards, Sequence) and not isinstance(shards, str) else [shards]
+    if not given:
+        raise ValueError("at least one folder of shards is needed, got an empty list")
+    for place in given:
+        if not isinstance(place, (str, Source)):
+            raise TypeError(
+                "samples come from a folder or address of shards, a list of them, or a Source, "
+                f"got {type(place).__name__}"
+            )
+        if lists and isinstance(place, Source):
+            raise ValueError(
+                f"exclude leaves out samples of shards named by folder or address, got {type(place).__name__}; leave "
+                "out what it holds where it is made (ShardSource has an exclude of its own)"
+            )
+    opened = [place if isinstance(place, Source) else ShardSource(place, exclude=lists) for place in given]
+    if lists and not any(source.index.left_out for source in opened if isinstance(source, ShardSource)):
+        _log.warning("none of the samples listed in %s is in the training shards", ", ".join(lists))
+    return opened
 
 
 def open_one(shards: Shards, what: str) -> Source:

@@ -71,6 +71,7 @@ class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentB
         max_bad: int = 10,
         max_bad_fraction: float = 0.01,
         quarantine: str | None = None,
+        exclude: str | Sequence[str] = (),
         cache: str | None = None,
         cache_miss: CacheMiss = "compute",
     ) -> None:
@@ -90,6 +91,7 @@ class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentB
             max_bad=max_bad,
             max_bad_fraction=max_bad_fraction,
             quarantine=quarantine,
+            exclude=exclude,
             cache=cache,
             cache_miss=cache_miss,
         )

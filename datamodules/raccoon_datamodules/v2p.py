@@ -67,6 +67,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         max_bad: int = 10,
         max_bad_fraction: float = 0.01,
         quarantine: str | None = None,
+        exclude: str | Sequence[str] = (),
         cache: str | None = None,
         cache_miss: CacheMiss = "compute",
     ) -> None:
@@ -86,6 +87,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
             max_bad=max_bad,
             max_bad_fraction=max_bad_fraction,
             quarantine=quarantine,
+            exclude=exclude,
             cache=cache,
             cache_miss=cache_miss,
         )
