@@ -166,6 +166,13 @@ def test_a_second_description_is_kept_and_noted_and_a_repeated_one_is_not(tmp_pa
     assert [f.reason for f in video.findings] == ["second description"]
 
 
+def test_a_description_with_the_name_before_it_is_no_second_one(tmp_path):
+    value = [{"vid": "a", "mask_id": 1, "description": text} for text in ("It runs.", "Dog: It runs.", "It runs.")]
+    (video,), _ = joined(tmp_path, value, ["a"])
+    assert video.texts["1"].descriptions == ("Dog: It runs.",)
+    assert video.findings == ()
+
+
 def test_a_layout_of_no_mask_is_named(tmp_path):
     (video,), _ = joined(tmp_path, [{"vid": "a", "layout": "Frame 1: [0, 0, 1, 1]"}], ["a"])
     assert [f.reason for f in video.findings] == ["names no mask"]

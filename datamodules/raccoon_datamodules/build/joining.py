@@ -6,6 +6,7 @@ from dataclasses import replace
 from raccoon_datamodules.build.findings import Finding
 from raccoon_datamodules.build.released import Record
 from raccoon_datamodules.build.sources import ObjectTexts, SourceVideo
+from raccoon_datamodules.build.texts import split_name
 
 
 def join(
@@ -47,7 +48,7 @@ def join(
 
 def _with_texts(video: SourceVideo, records: Sequence[Record]) -> SourceVideo:
     paragraphs: dict[str, None] = {}
-    descriptions: dict[str, dict[str, None]] = {}
+    descriptions: dict[str, dict[str, str]] = {}
     prompts: dict[str, dict[tuple[str, str], None]] = {}
     layouts: dict[str, dict[str, None]] = {}
     notes = list(video.findings)
@@ -60,17 +61,20 @@ def _with_texts(video: SourceVideo, records: Sequence[Record]) -> SourceVideo:
             notes.append(Finding("left out", "record", "names no mask", video.name, record.place, text))
         elif record.kind == "object":
             known = descriptions.setdefault(target, {})
-            if known and record.text not in known:
+            said = split_name(record.text)[1]
+            if known and said not in known:
                 text = f"another description of object {target}: it is kept behind the first one"
                 notes.append(Finding("note", "record", "second description", video.name, record.place, text))
-            known[record.text] = None
+            # One list may give the name, another only the description: the text that has both is kept.
+            if len(record.text) > len(known.get(said, "")):
+                known[said] = record.text
         elif record.kind == "layout":
             layouts.setdefault(target, {})[record.text] = None
         else:
             prompts.setdefault(target, {})[record.task, record.prompt] = None
     texts = {
         target: ObjectTexts(
-            tuple(descriptions.get(target, ())), tuple(prompts.get(target, ())), tuple(layouts.get(target, ()))
+            tuple(descriptions.get(target, {}).values()), tuple(prompts.get(target, ())), tuple(layouts.get(target, ()))
         )
         for target in sorted({*descriptions, *prompts, *layouts})
     }

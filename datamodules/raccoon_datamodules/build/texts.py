@@ -34,7 +34,7 @@ def clip_texts(video: SourceVideo, object_ids: Sequence[str]) -> ClipTexts:
     """Bring together what is known of a video and of the objects that are left in one of its clips."""
     paragraphs = [Paragraph.parse(text)[0] for text in video.paragraphs]
     reference = paragraphs[0] if paragraphs else Paragraph("")
-    released = {i: _split(_said(video.texts, i)) for i in object_ids}
+    released = {i: split_name(_said(video.texts, i)) for i in object_ids}
     free = list(reference.objects)
     objects: dict[str, ObjectDescription] = {}
     for object_id in object_ids:
@@ -86,7 +86,7 @@ def _prompts(video: SourceVideo, object_id: str) -> tuple[tuple[str, str], ...]:
     return video.texts.get(object_id, ObjectTexts()).prompts
 
 
-def _split(text: str) -> tuple[str, str]:
+def split_name(text: str) -> tuple[str, str]:
     """(name, description) of ``Name: description``; ("", text) where what stands before a colon is too long for one."""
     text = one_line(text)
     head, colon, rest = text.partition(": ")
@@ -136,7 +136,7 @@ def _edit(object_id: str, item: ObjectDescription, task: str, words: str, paragr
         return EditPrompt("remove", object_id, words, paragraph, without)
     if task == "adding":
         return EditPrompt("add", object_id, words, without, paragraph)
-    name, description = _split(words)
+    name, description = split_name(words)
     changed = ObjectDescription(_unique(name or item.name, {name_key(o.name) for o in others}), description)
     after = tuple(changed if o.name == item.name else o for o in paragraph.objects)
     return EditPrompt("change", object_id, words, paragraph, Paragraph(paragraph.description, after))
