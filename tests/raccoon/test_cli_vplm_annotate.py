@@ -177,7 +177,7 @@ def test_a_model_of_ones_own_may_annotate(words, tmp_path, monkeypatch, capsys):
         ({"api_key_env": "RACCOON_NO_SUCH_KEY"}, 1, "environment variable RACCOON_NO_SUCH_KEY, which is not set"),
         ({"base_url": "http://127.0.0.1:9/v1"}, 1, r"no server answers at http://127\.0\.0\.1:9/v1"),
         ({"spending_limit": 5, "input_price": "null"}, 2, "needs input_price and output_price.*input_price is not set"),
-        ({"modell": "x"}, 2, "has no argument 'modell'; did you mean 'model'"),
+        ({"modelx": "x"}, 2, "has no argument 'modelx'; did you mean 'model'"),
     ],
     ids=str,
 )
