@@ -3,9 +3,11 @@
 import json
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from raccoon.cli.main import main
+from raccoon_datamodules.index import Index, Shard
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.replay import first_ordinal, known_faults
 from raccoon_datamodules.sources import ShardSource
@@ -13,6 +15,7 @@ from raccoon_datamodules.synthetic import make_sample
 from raccoon_datamodules.synthetic.generate import seed_of
 from raccoon_datamodules.writer import write_shards
 
+OBJECT_MEMBERS = (("object", "json"), ("mask", "npz"), ("inpainted", "mp4"))
 SMALL = {"num_frames": 2, "size": (16, 16)}
 
 
@@ -120,6 +123,39 @@ def test_no_sample_is_read(corpora, capsys, monkeypatch):
     told = replay(capsys, "--data", str(corpora / "one"), "--step", "1000000")
     assert told["ordinals"] == [8_000_000, 8_000_008]
     assert set(told["seconds"]) == {"index", "resume"}
+
+
+@pytest.mark.slow  # writes and reads an index of 190 MB
+def test_a_place_among_a_million_samples_is_told_without_their_shards(tmp_path, capsys):
+    """There is nothing but an index to read. Prints the seconds that docs/training.md tells."""
+    of_objects = [f"{kind[0]}-{i}.{kind[1]}" for i in (1, 2) for kind in OBJECT_MEMBERS]
+    suffixes = ("meta.json", "paragraph.json", "edits.json", "video.mp4", *of_objects)
+    rng = np.random.default_rng(0)
+    count, of = 1000, len(suffixes)
+    made = []
+    for number in range(1000):
+        length = rng.integers(500, 60_000, count * of).astype(np.uint32)
+        ends = np.cumsum(length.astype(np.int64))
+        made.append(
+            Shard(
+                name=f"vplm-train-{number:06d}.tar",
+                size=int(ends[-1]),
+                sha256=f"{number:064x}",
+                keys=np.array([f"clip-{number:03d}-{i:03d}".encode() for i in range(count)]),
+                suffixes=suffixes,
+                first=np.arange(0, count * of + 1, of),
+                suffix=np.tile(np.arange(of, dtype=np.uint8), count),
+                offset=(ends - length).astype(np.uint32),
+                length=length,
+                crc32=rng.integers(0, 1 << 32, count * of, dtype=np.uint32),
+            )
+        )
+    Index("train", tuple(made), str(tmp_path)).save(tmp_path)
+    told = replay(capsys, "--data", str(tmp_path), "--global-batch-size", "64", "--epoch", "3", "--step", "15000")
+    assert told["epoch_length"] == 1_000_000
+    assert len({sample["key"] for sample in told["samples"]}) == 64
+    with capsys.disabled():
+        print(f"\namong 1,000,000 samples: {told['seconds']} s")
 
 
 def test_a_sample_known_to_be_bad_is_shown_with_its_substitute(corpora, capsys, tmp_path):
