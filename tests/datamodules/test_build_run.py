@@ -20,7 +20,7 @@ from raccoon_datamodules.build.folders import scan_rovi
 from raccoon_datamodules.build.keys import SplitPolicy
 from raccoon_datamodules.build.options import BuildOptions, Sampling
 from raccoon_datamodules.build.run import build
-from raccoon_datamodules.build.staging import locked
+from raccoon_datamodules.build.staging import Items, locked
 from raccoon_datamodules.check import check_shards
 from raccoon_datamodules.index import Index
 
@@ -262,6 +262,31 @@ def test_two_builds_into_one_folder_exclude_each_other(rovi, tmp_path):
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out"), pytest.raises(RuntimeError, match="another process is building into"):
         run(rovi, tmp_path / "out")
+
+
+def test_an_interrupt_keeps_what_is_finished_and_nothing_else(rovi, tmp_path):
+    def interrupt(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(rovi, tmp_path / "out", progress=interrupt)
+    assert hashes(tmp_path / "out") == {}
+    report = run(rovi, tmp_path / "out")
+    assert (report.made, report.kept) == (4, 3)
+    run(rovi, tmp_path / "fresh")
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
+
+
+def test_a_process_of_an_interrupted_run_puts_its_video_down(rovi, tmp_path):
+    items = Items(tmp_path / "out")
+    items.prepare()
+    items.stop()
+    (video, *_) = scan_rovi(rovi).videos
+    record = item_module.make_item(item_module.ItemJob(video, OPTIONS, str(tmp_path / "out"), ""))
+    assert record.retry
+    assert items.record(video.id) is None
+    assert not items.has_samples(video.id)
 
 
 def test_nothing_to_build_is_a_report_without_samples(tmp_path):

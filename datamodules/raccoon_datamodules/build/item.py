@@ -30,6 +30,10 @@ class ItemJob:
     known: Record | None = None
 
 
+class _Stopped(Exception):
+    """The run was interrupted."""
+
+
 class _SourceError(Exception):
     """A file of the source cannot be opened; kept apart from what goes wrong while writing."""
 
@@ -52,13 +56,15 @@ def make_item(job: ItemJob) -> Record:
             items.finish(video.id, record)
             return record
         with items.writing(video.id) as writer:
-            for sample in _guarded(samples_of(video, job.options, findings)):
+            for sample in _guarded(samples_of(video, job.options, findings), items):
                 crf = job.options.crf if job.options.codec == "h264" else None
                 data = encode(sample, encode_video=partial(encode_clip, crf=crf))
                 writer.add(sample.key, data, frames=sample.video.num_frames, objects=len(sample.objects))
             samples = tuple(writer.samples)
     except Unusable as err:
         return _without(job, content, findings, err.reason, str(err))
+    except _Stopped:
+        return Record(video.name, job.identity, "", (), (), retry=True)
     except _SourceError as err:
         return _without(job, "", findings, "cannot be opened", str(err), retry=True)
     record = Record(video.name, job.identity, content, samples, tuple(findings))
@@ -73,8 +79,10 @@ def _content(video: SourceVideo) -> str:
         raise _SourceError(str(err)) from err
 
 
-def _guarded(samples: Iterator[VplmSample]) -> Iterator[VplmSample]:
+def _guarded(samples: Iterator[VplmSample], items: Items) -> Iterator[VplmSample]:
     while True:
+        if items.is_stopped:
+            raise _Stopped
         try:
             sample = next(samples)
         except StopIteration:

@@ -232,13 +232,18 @@ def _make(
             jobs.append(ItemJob(video, options, report.out, identity, known))
     report.kept, report.made = len(records), len(jobs)
     with ordered(make_item, jobs, workers=workers) as results:
-        for number, record in enumerate(results, 1):
-            if record.retry and record.video in before:
-                # What could be read before stays; the finding says that it cannot now.
-                record = replace(before[record.video], findings=record.findings, identity="")
-            records[record.video] = record
-            if progress is not None:
-                progress(number, len(jobs))
+        try:
+            for number, record in enumerate(results, 1):
+                if record.retry and record.video in before:
+                    # What could be read before stays; the finding says that it cannot now.
+                    record = replace(before[record.video], findings=record.findings, identity="")
+                records[record.video] = record
+                if progress is not None:
+                    progress(number, len(jobs))
+        except BaseException:
+            # The processes would finish their videos first, of many clips perhaps.
+            items.stop()
+            raise
     for video in videos:
         report.findings += records[video.name].findings
     return [records[video.name] for video in videos]

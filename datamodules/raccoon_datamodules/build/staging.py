@@ -126,6 +126,16 @@ class Items:
 
     def __init__(self, out: Path) -> None:
         self._folder = out / STATE / "items"
+        self._stop = self._folder / "stop"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run that these items are for has been interrupted."""
+        return self._stop.exists()
+
+    def stop(self) -> None:
+        """Tell the processes that work on items to put them down."""
+        self._stop.touch()
 
     def record(self, item: str) -> Record | None:
         """The record of a finished item, or None. A record that is no JSON counts as none."""
@@ -183,6 +193,7 @@ class Items:
     def prepare(self) -> None:
         """Make the folder, and remove what a killed run left half-written in it."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._stop.unlink(missing_ok=True)
         for path in self._folder.glob(".*.part*"):
             path.unlink(missing_ok=True)
 
