@@ -103,10 +103,10 @@ def foreign(work: Callable[[], T]) -> T:
 
 def substitutes(ordinal: int, *, seed: int, epoch_length: int) -> Iterator[int]:
     """The ordinals whose samples may stand at ``ordinal``: itself, then different others of the same epoch, drawn."""
+    yield ordinal
     words = draw(seed, ordinal, "substitute").bit_generator
     start = ordinal - ordinal % epoch_length
     tried = {ordinal}
-    yield ordinal
     while len(tried) < min(MAX_ATTEMPTS, epoch_length):
         place = start + int(words.random_raw()) % epoch_length
         if place not in tried:

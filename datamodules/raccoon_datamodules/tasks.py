@@ -20,6 +20,7 @@ chosen frames, the frame of the segment that holds its middle appearance is exch
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -157,10 +158,15 @@ def choose(suffixes: Collection[str], weights: Mapping[str, float], rng: np.rand
 
 def choices(suffixes: Collection[str], weights: Mapping[str, float]) -> dict[str, list[Choice]]:
     """Everything that `choose` may draw for a sample with these members, by task; none for a task it cannot serve."""
-    there = set(suffixes)
+    return _choices(frozenset(suffixes), tuple(weights))
+
+
+@lru_cache(maxsize=1024)
+def _choices(there: frozenset[str], tasks: tuple[str, ...]) -> dict[str, list[Choice]]:
+    # Samples differ in their objects' number, rarely in more, so few sets of members come up.
     ids = sorted({found[1] for found in map(parse_suffix, there) if found and found[1]})
     options: dict[str, list[Choice]] = {}
-    for task in weights:
+    for task in tasks:
         subjects: list[str | None] = [*ids] if _OBJECT_MEMBERS[task] else [None]
         every = [Choice(task, subject, _wanted(task, subject)) for subject in subjects]
         options[task] = [choice for choice in every if choice.wanted <= there]
