@@ -173,13 +173,12 @@ def _mask_findings(mask: NDArray[np.uint8]) -> Iterator[tuple[Severity, str]]:
 
 
 def _check_edits(found: Examined, view: MemberView, data: dict[str, bytes], *, is_whole: bool) -> None:
-    edits_of: Callable[[], object] = lambda: members.load_json(view.bytes_of(members.EDITS), members.EDITS)  # noqa: E731
-    if is_whole:
-        edits_of = lambda: decode(data, objects=(), frame_indices=(0,)).edits  # noqa: E731
-    edits = found.tried(edits_of)
-    if not isinstance(edits, tuple):
+    if not is_whole:
+        # The sample cannot be decoded for another reason, which is known already.
+        found.tried(lambda: members.load_json(view.bytes_of(members.EDITS), members.EDITS))
         return
-    for edit in edits:
+    sample = found.tried(lambda: decode(data, objects=(), frame_indices=(0,)))
+    for edit in sample.edits if sample is not None else ():
         if edit.object_id not in view.meta.objects:
             found.add("error", members.EDITS, f"an edit names object {edit.object_id}, which is not there")
 

@@ -6,6 +6,7 @@ that is read from the answer: frames are decoded and encoded anew, since a shard
 one size, and boxes without masks are left out.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def import_messages(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExchangeReport:
-    """Write the lines of a JSONL as shards into the folder ``out``.
+    """Write the lines of a JSONL, or the items of a JSON list, as shards into the folder ``out``.
 
     ``split`` defaults to the file's name without its suffix. ``allow_outside`` lets a line name files that are not
     under the JSONL's folder. Of a foreign clip at most ``max_frames`` are kept, the middles of as many equal segments,
@@ -67,7 +68,7 @@ def import_messages(
     Raises:
         FileNotFoundError: if the file is not there.
         FileExistsError: if ``out`` holds shards and ``overwrite`` is False.
-        ValueError: if an argument is out of range, or no line gives a sample.
+        ValueError: if an argument is out of range, a list is damaged, or no line gives a sample.
         OSError: if the disk is full or the place cannot be written.
     """
     file = Path(file)
@@ -78,23 +79,23 @@ def import_messages(
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames must be at least 1, got {max_frames}")
     split = check_split(file.stem if split is None else split)
-    with file.open("rb") as lines:
-        total = sum(1 for line in lines if line.strip())
+    total = sum(1 for _ in _texts(file))
+    unit = "item" if _is_list(file) else "line"
     report = ExchangeReport(str(out))
 
     def samples(results: Iterator[tuple[_Job, _Sample | str]]) -> Iterator[tuple[str, dict[str, bytes]]]:
         seen: dict[str, int] = {}
         for job, result in results:
             report.num_read += 1
-            where = f"{file}, line {job.number}"
+            where = f"{file}, {unit} {job.number}"
             if isinstance(result, _Sample) and result.is_exact and result.key in seen:
-                result = f"key {result.key} is that of line {seen[result.key]} already"
+                result = f"key {result.key} is that of {unit} {seen[result.key]} already"
             if isinstance(result, str):
                 report.add([ExchangeProblem("bad", where, result)])
             else:
                 report.add(ExchangeProblem("note", where, note) for note in result.notes)
                 report.num_written += 1
-                key = result.key if result.key not in seen else f"{result.key[:100]}-line{job.number}"
+                key = result.key if result.key not in seen else f"{result.key[:100]}-{unit}{job.number}"
                 seen[key] = job.number
                 yield key, result.data if key == result.key else _renamed(result.data, key)
             if progress is not None:
@@ -106,7 +107,7 @@ def import_messages(
         first = next(pending, None)
         if first is None:
             why = f"; the first: {report.problems[0]}" if report.problems else ", it is empty"
-            raise ValueError(f"no line of {file} gives a sample{why}")
+            raise ValueError(f"no {unit} of {file} gives a sample{why}")
         write_encoded(
             _chained(first, pending), out, split=split, samples_per_shard=samples_per_shard, overwrite=overwrite
         )
@@ -119,10 +120,34 @@ def _chained(first: tuple[str, dict[str, bytes]], rest: Iterator[Any]) -> Iterat
 
 
 def _jobs(file: Path, *, allow_outside: bool, max_frames: int | None, crf: int) -> Iterator[_Job]:
+    for number, text in _texts(file):
+        yield _Job(number, text, file, allow_outside, max_frames, crf)
+
+
+def _texts(file: Path) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, JSON) of every line that is not empty, or of every item of a list."""
+    if _is_list(file):
+        for number, item in enumerate(_items(file), 1):
+            yield number, json.dumps(item).encode()
+        return
     with file.open("rb") as lines:
         for number, text in enumerate(lines, 1):
             if text.strip():
-                yield _Job(number, text, file, allow_outside, max_frames, crf)
+                yield number, text
+
+
+def _is_list(file: Path) -> bool:
+    """Whether a file is one JSON list, as LLaMA-Factory's often are, and no JSONL."""
+    with file.open("rb") as raw:
+        return file.suffix.lower() == ".json" and raw.read(64).lstrip().startswith(b"[")
+
+
+def _items(file: Path) -> list[Any]:
+    try:
+        items: list[Any] = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as err:
+        raise ValueError(f"{file} begins a JSON list but is none: {err}") from err
+    return items
 
 
 def _work(job: _Job) -> tuple[_Job, _Sample | str]:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from raccoon_datamodules.build.statistics import PAPER
+from raccoon_datamodules.check_report import counted
 from raccoon_datamodules.stats import COUNTS, MEASURES, PAPER_MEANS, DataStats
 
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -23,7 +24,7 @@ def table(stats: DataStats) -> str:
     blocks += [_counts(COUNTS[name], counter) for name, counter in stats.counts.items() if counter]
     if stats.num_unreadable:
         more = stats.num_unreadable - len(stats.unreadable)
-        lines = [f"{stats.num_unreadable} samples could not be read and are not counted:", *stats.unreadable]
+        lines = [f"{counted(stats.num_unreadable, 'sample')} could not be read:", *stats.unreadable]
         blocks.append("\n".join([*lines, f"and {more} more"] if more else lines))
     return "\n\n".join(blocks)
 

@@ -289,6 +289,18 @@ def test_other_forms_of_messages_are_read(clip, tmp_path, line):
     assert ShardSource(tmp_path / "b").whole(0, 0).paragraph.description == "A dog."
 
 
+def test_a_list_is_read_as_lines_are(clip, tmp_path):
+    file = clip / "train.json"
+    file.write_text(json.dumps([foreign(), 7, foreign()], indent=1))
+    report = import_messages(file, tmp_path / "b", max_frames=1)
+    assert (report.num_read, report.num_written, report.num_bad) == (3, 2, 1)
+    assert f"left out: {file}, item 2: a line must hold an object" in str(report)
+    assert list(Index.load(tmp_path / "b").keys()) == ["clip", "clip-item3"]
+    file.write_text("[{")
+    with pytest.raises(ValueError, match="begins a JSON list but is none"):
+        import_messages(file, tmp_path / "b", overwrite=True)
+
+
 def test_only_as_many_frames_are_kept_as_asked_for(clip, tmp_path):
     import_messages(write_lines(clip / "train.jsonl", [foreign()]), tmp_path / "b", max_frames=2)
     assert ShardSource(tmp_path / "b").whole(0, 0).video.num_frames == 2

@@ -106,7 +106,7 @@ def test_a_sample_that_cannot_be_read_is_counted_and_named(make_sample, tmp_path
     assert (stats.num_clips, stats.num_unreadable) == (1, 1)
     assert stats.unreadable[0].startswith(f"{tmp_path}: vplm-train-000000.tar: b: paragraph.json: must be JSON")
     assert len({len(stats.values[name]) for name in ("frames", "paragraph_words", "edits")}) == 1
-    assert "1 samples could not be read" in table(stats)
+    assert "1 sample could not be read:" in table(stats)
 
 
 def test_a_folder_is_named_once(shards):

@@ -11,7 +11,9 @@ VERBS = (synth, build, annotate, check, stats, exchange, replay)
 def add_parser(subparsers: Any) -> None:
     """Register the verb and its own verbs."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "vplm", help="make and examine VPLM data sets", description="Make and examine VPLM data sets."
+        "vplm",
+        help="make, examine and exchange VPLM data sets",
+        description="Make, examine and exchange VPLM data sets.",
     )
     verbs = parser.add_subparsers(dest="vplm_verb", metavar="VERB", title="verbs", required=True)
     for verb in VERBS:
