@@ -66,10 +66,14 @@ class ShardReader:
         spool_bytes: int = SPOOL_BYTES,
     ) -> None:
         self.base = base
-        self._sizes = dict(sizes or {})
-        self._spool_bytes = spool_bytes
         self._files = files_of(base, timeout=timeout, max_open=max_open)
-        self._spool = self._new_spool() if kind_of(base) == "pipe" else None
+        self._is_stream = kind_of(base) == "pipe"
+        self._spool: Spool | None = None
+        if is_url(base):
+            # Made whether it will be needed or not, so that workers who find that out for themselves share its folder.
+            self._spool = Spool(self._files.open, sizes=dict(sizes or {}), max_bytes=spool_bytes)
+            if self._is_stream:
+                self._spool.check_room()
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes of file ``name`` from ``offset`` on.
@@ -120,15 +124,15 @@ class ShardReader:
 
     def _read(self, name: str, offset: int, length: int) -> bytes:
         if self._spool is None:
+            return self._files.read(name, offset, length)
+        if not self._is_stream:
             try:
                 return self._files.read(name, offset, length)
             except NoRangesError as err:
+                self._spool.check_room()
                 _log.info("%s; shards are copied to a local folder instead", err)
-                self._spool = self._new_spool()
+                self._is_stream = True
         return self._spool.read(name, offset, length)
-
-    def _new_spool(self) -> Spool:
-        return Spool(self._files.open, sizes=self._sizes, max_bytes=self._spool_bytes)
 
 
 class FolderFiles:

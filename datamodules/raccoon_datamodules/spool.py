@@ -43,10 +43,8 @@ class Spool:
     """The files that ``open_stream`` opens by name, kept in a temporary folder (set TMPDIR to choose its disk).
 
     ``sizes`` holds what is known of the files' sizes: no more is read of one. ``max_bytes`` bounds what is kept. The
-    folder goes with the process that made the spool; one that was killed leaves it to the next spool.
-
-    Raises:
-        ValueError: if a file is larger than max_bytes.
+    folder is made when it is first needed and goes with the process that made the spool; one that was killed leaves it
+    to the next spool.
     """
 
     def __init__(
@@ -56,12 +54,6 @@ class Spool:
         sizes: Mapping[str, int],
         max_bytes: int = SPOOL_BYTES,
     ) -> None:
-        largest = max(sizes, key=lambda name: sizes[name], default=None)
-        if largest is not None and sizes[largest] > max_bytes:
-            raise ValueError(
-                f"a spool must have room for every shard, {largest} has {sizes[largest]} bytes and spool_bytes is "
-                f"{max_bytes}; raise it (a window of shards should fit) or write smaller shards"
-            )
         self.max_bytes = max_bytes
         self.folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(8)}"
         self._open_stream = open_stream
@@ -72,6 +64,15 @@ class Spool:
         self._claim: list[int] = []
         self._failed: dict[str, tuple[float, str]] = {}
         self._finish = weakref.finalize(self, _close, self._files, self._claim, self.folder, self._maker)
+
+    def check_room(self) -> None:
+        """Raise ValueError if a file is larger than max_bytes."""
+        for name, size in self._sizes.items():
+            if size > self.max_bytes:
+                raise ValueError(
+                    f"a spool must have room for every shard, {name} has {size} bytes and spool_bytes is "
+                    f"{self.max_bytes}; raise it (a window of shards should fit) or write smaller shards"
+                )
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset`` on, fewer where the file ends.

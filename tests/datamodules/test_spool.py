@@ -92,7 +92,7 @@ def test_a_file_that_had_to_go_is_streamed_again():
 
 def test_a_file_larger_than_the_spool_is_refused():
     with pytest.raises(ValueError, match=r"room for every shard, b\.tar has 200 bytes and spool_bytes is 100"):
-        Spool(Streams().open, sizes={"a.tar": 10, "b.tar": 200}, max_bytes=100)
+        Spool(Streams().open, sizes={"a.tar": 10, "b.tar": 200}, max_bytes=100).check_room()
 
 
 def test_a_stream_that_breaks_is_read_again_from_its_start():

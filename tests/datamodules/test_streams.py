@@ -243,6 +243,41 @@ def test_worker_processes_read_each_shard_once_together(shards, tmp_path, num_wo
     assert asked == ["index.json", *(path.name for path in sorted(shards.glob("*.tar")))]
 
 
+def test_workers_who_find_out_for_themselves_that_a_server_has_no_ranges_share_what_they_read(shards, serve, folder):
+    server = serve(shards)
+    source = ShardSource(server.address)
+    server.asked.clear()
+    server.plan = ["whole"] * 100
+    order = SampleOrder(source.shard_sizes, seed=3, window_shards=2)
+    loader = OrderedLoader(
+        OrderedSamples([source], order, key_of, seed=3),
+        as_keys,
+        lambda: islice(endless(0, 2, Place()), 5),
+        log=FaultLog(max_bad=0, max_bad_fraction=0.0),
+        num_workers=2,
+    )
+    assert [key for batch in loader for _, key in batch] == [key_of(source, order.locate(n), n) for n in range(10)]
+    # One request of each of the three processes found it out; each shard was read once for all.
+    ranges = [asked for _, asked in server.asked if asked is not None]
+    assert len(ranges) == 3
+    assert sorted(path for path, asked in server.asked if asked is None) == [
+        f"/{path.name}" for path in sorted(shards.glob("*.tar"))
+    ]
+
+
+def test_shards_larger_than_the_spool_are_refused_where_one_is_needed(shards, serve):
+    place = f"pipe:cat {shlex.quote(str(shards))}/{{name}}"
+    with pytest.raises(ValueError, match="a spool must have room for every shard"):
+        ShardSource(place, spool_bytes=1000)
+    assert ShardSource(shards, spool_bytes=1000).read(0, 0)
+    server = serve(shards)
+    source = ShardSource(server.address, spool_bytes=1000)
+    assert source.read(0, 0)
+    server.plan = ["whole"]
+    with pytest.raises(ValueError, match="a spool must have room for every shard"):
+        source.read(0, 0)
+
+
 def test_a_source_sent_to_a_spawned_worker_uses_the_same_copies(shards, tmp_path):
     source = ShardSource(counted(shards, tmp_path / "log"))
     source.read(0, 0)
