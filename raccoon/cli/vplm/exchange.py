@@ -38,9 +38,7 @@ def add_parser(verbs: Any) -> None:
         "left out and listed.",
         epilog="example: raccoon vplm import exported/train.jsonl --out data/train",
     )
-    importer.add_argument(
-        "file", type=filled, metavar="FILE", help="a JSONL or JSON list; files it names lie beside it"
-    )
+    importer.add_argument("file", type=filled, metavar="FILE", help="a JSONL or JSON list; its files lie beside it")
     importer.add_argument("--out", type=filled, required=True, metavar="DIR", help="the folder to write, new or empty")
     importer.add_argument("--split", metavar="NAME", help="default: the file's name without its suffix")
     importer.add_argument("--allow-outside", action="store_true", help="take files that are not under FILE's folder")

@@ -29,6 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Print the distributions; exit code 1 if nothing could be read."""
+    from raccoon_datamodules.check_report import counted
     from raccoon_datamodules.stats import gather
     from raccoon_datamodules.stats_plots import draw, prepare
     from raccoon_datamodules.stats_text import table
@@ -40,9 +41,8 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         draw(stats, files, overwrite=args.overwrite)
     console.say(table(stats))
     if stats.num_unreadable:
-        console.note(
-            f"{stats.num_unreadable} samples could not be read; raccoon vplm check says what is wrong with them"
-        )
+        number = counted(stats.num_unreadable, "sample")
+        console.note(f"{number} could not be read; `raccoon vplm check` says what is wrong")
     written = [str(path) for path in (files or {}).values() if path.exists()]
     for path in written:
         console.say(f"drew {path}")
