@@ -25,17 +25,20 @@ from raccoon_datamodules.p2v import P2VDataModule
 class Recorder(pl.Callback):
     """Appends (ordinal, key, task) of each finished optimizer step to ``NAME.rankR.jsonl``.
 
-    ``hold`` stops the rank before the batch of that number and waits to be killed.
+    ``hold`` stops the rank, or only ``hold_rank``, before the batch of that number and waits to be killed. The file
+    ``NAME.heldR`` then holds the number of the process.
     """
 
-    def __init__(self, out: str, name: str, hold: int | None = None):
-        self.out, self.name, self.hold = Path(out), name, hold
+    def __init__(self, out: str, name: str, hold: int | None = None, hold_rank: int | None = None):
+        self.out, self.name, self.hold, self.hold_rank = Path(out), name, hold, hold_rank
         self.batches = 0
         self.samples = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if self.batches == self.hold:
-            (self.out / f"{self.name}.held{trainer.global_rank}").touch()
+        if self.batches == self.hold and self.hold_rank in (None, trainer.global_rank):
+            sign = self.out / f"{self.name}.held{trainer.global_rank}"
+            sign.with_suffix(".new").write_text(str(os.getpid()))
+            sign.with_suffix(".new").rename(sign)
             time.sleep(600)
         self.batches += 1
         self.samples += zip(batch.ordinal.tolist(), batch.key, batch.task, strict=True)
@@ -62,6 +65,7 @@ def fit(
     global_batch_size=6,
     save_every=2,
     hold=None,
+    hold_rank=None,
     resume=None,
     saved=None,
     **data,
@@ -87,7 +91,7 @@ def fit(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[StepSeed(), saved, Recorder(out, name, hold)],
+        callbacks=[StepSeed(), saved, Recorder(out, name, hold, hold_rank)],
     )
     trainer.fit(task, datamodule, ckpt_path=resume)
     if trainer.is_global_zero:

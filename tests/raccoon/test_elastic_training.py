@@ -95,15 +95,21 @@ def kill_when_held(out, train, ranks, fit):
 
 def wait_and_kill(process, signs, log, *, timeout=240):
     """Wait until every rank has left its sign, then kill the whole group."""
-    began = time.monotonic()
     try:
-        while not all(sign.exists() for sign in signs):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() - began < timeout, log.read_text()
-            time.sleep(0.05)
+        wait_for(signs, process, log, timeout=timeout)
     finally:
         end(process)
     assert process.returncode == -signal.SIGKILL
+
+
+def wait_for(signs, process, log, *, timeout=240):
+    """Wait until every file is there; return them."""
+    began = time.monotonic()
+    while not all(sign.exists() for sign in signs):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() - began < timeout, log.read_text()
+        time.sleep(0.05)
+    return signs
 
 
 def steps_of(out, name, ranks):
@@ -271,6 +277,31 @@ def test_bad_samples_neither_part_the_ranks_nor_leave_one_waiting(tmp_path, monk
     assert noted[0] == noted[1]
     # Three epochs met it three times.
     assert len(noted[0]) >= 3
+
+
+@pytest.mark.slow  # two processes
+@pytest.mark.parametrize("lost", [0, 1])
+def test_where_one_rank_is_killed_the_other_ends_too(shards, tmp_path, lost):
+    """By itself: it neither waits for ever nor goes on alone."""
+    fit = {"name": "run", "steps": STEPS, "hold": 3, "hold_rank": lost, "workers": 1}
+    process = start(tmp_path, shards, 2, [fit])
+    try:
+        sign = wait_for([tmp_path / f"run.held{lost}"], process, tmp_path / "log.txt")[0]
+        os.kill(int(sign.read_text()), signal.SIGKILL)
+        assert process.wait(120) != 0
+        deadline = time.monotonic() + 120
+        while alive(process.pid):
+            assert time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
+            time.sleep(0.2)
+    finally:
+        end(process)
+    assert sorted(steps_of(tmp_path, "run", 2)) == [1, 2, 3]
+
+
+def alive(group):
+    """Whether a process of the group is left that is no zombie."""
+    found = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(pgid) == group and not stat.startswith("Z") for pgid, stat in map(str.split, found.splitlines()))
 
 
 DRIVER = """
