@@ -86,6 +86,11 @@ def test_processes_import_what_one_imports(shards, exported, tmp_path):
     assert tars(tmp_path / "b") == tars(shards)
 
 
+def test_shards_behind_an_address_are_exported(shards, exported, serve, tmp_path):
+    export_messages([serve(shards).address], tmp_path / "out")
+    assert (tmp_path / "out" / "train.jsonl").read_bytes() == (exported / "train.jsonl").read_bytes()
+
+
 def test_progress_is_told(shards, exported, tmp_path):
     seen = []
     export_messages([shards], tmp_path / "out", progress=lambda done, total: seen.append((done, total)))

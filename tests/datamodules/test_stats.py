@@ -59,6 +59,15 @@ def test_no_clip_and_no_mask_is_read(shards, monkeypatch):
     assert {name.rpartition(".")[2] for name in read} == {"json"}
 
 
+def test_shards_behind_an_address_are_read_by_their_records_alone(shards, serve):
+    server = serve(shards)
+    stats = gather([server.address])
+    assert {name: stats.array(name).tolist() for name in MEASURES} == {
+        name: gather([shards]).array(name).tolist() for name in MEASURES
+    }
+    assert all(asked for path, asked in server.asked if path.endswith(".tar"))
+
+
 def test_several_folders_are_taken_together(shards, make_shards, tmp_path):
     other = make_shards(tmp_path / "val", 3, first=30, split="val")
     seen = []
