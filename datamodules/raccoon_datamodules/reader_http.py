@@ -22,6 +22,9 @@ _MOVED = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 10
 _MAX_WAIT = 30.0
 _MAX_IDLE = 8
+_PIECE = 1 << 20
+# Bytes a second; slower than this on average, beyond the time limit of a single arrival, is no answer.
+_SLOWEST = 1000.0
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +83,7 @@ class HttpFiles:
 
         def get() -> bytes:
             with self._answer(place, {}) as answer:
-                return _body(answer, None, place)
+                return _body(answer, None, place, self.timeout)
 
         return self._patiently(get)
 
@@ -89,7 +92,7 @@ class HttpFiles:
         """A whole file as a stream. Raises as `read`, at the first failure."""
         place = join(self.base, name)
         with self._answer(place, {}) as answer:
-            yield _Stream(answer, place)
+            yield _Stream(answer, place, self.timeout)
 
     def close(self) -> None:
         """Close the connections."""
@@ -119,7 +122,7 @@ class HttpFiles:
                         f"{place}: asked for bytes {offset} to {offset + length - 1}, the server sent {stated[0]}"
                     )
                 length = expected
-            return _body(answer, length, place)
+            return _body(answer, length, place, self.timeout)
 
     def _patiently(self, work: Callable[[], bytes]) -> bytes:
         for attempt in range(self.attempts - 1):
@@ -187,15 +190,13 @@ class HttpFiles:
 
 
 class _Stream:
-    def __init__(self, answer: http.client.HTTPResponse, place: str) -> None:
+    def __init__(self, answer: http.client.HTTPResponse, place: str, patience: float) -> None:
         self._answer = answer
         self._place = place
+        self._patience = patience
 
     def read(self, size: int, /) -> bytes:
-        try:
-            return self._answer.read(size)
-        except (OSError, http.client.HTTPException) as err:
-            raise PassingError(f"{self._place}: the answer broke off: {err!r}") from err
+        return _take(self._answer, size, self._place, self._patience)
 
 
 def _connect(parts: SplitResult, origin: str, timeout: float) -> _Link:
@@ -240,11 +241,31 @@ def _raise_for(answer: http.client.HTTPResponse, place: str) -> None:
     raise OSError(text)
 
 
-def _body(answer: http.client.HTTPResponse, length: int | None, place: str) -> bytes:
-    try:
-        data = answer.read(length)
-    except (OSError, http.client.HTTPException) as err:
-        raise PassingError(f"{place}: the answer broke off: {err!r}") from err
+def _body(answer: http.client.HTTPResponse, length: int | None, place: str, patience: float) -> bytes:
+    data = _take(answer, length, place, patience)
     if length is not None and len(data) != length:
         raise PassingError(f"{place}: the answer broke off after {len(data)} of {length} bytes")
     return data
+
+
+def _take(answer: http.client.HTTPResponse, length: int | None, place: str, patience: float) -> bytes:
+    """Up to ``length`` bytes of an answer, fewer only at its end; None = all."""
+    start, got, pieces = time.monotonic(), 0, []
+    try:
+        while length is None or got < length:
+            piece = answer.read1(_PIECE if length is None else min(_PIECE, length - got))
+            if not piece:
+                break
+            pieces.append(piece)
+            got += len(piece)
+            # A time limit on each arrival alone lets a server hold a run with a byte now and then.
+            if time.monotonic() - start > patience + got / _SLOWEST:
+                raise PassingError(f"{place}: {got} bytes came in {time.monotonic() - start:.0f} s")
+        if got == length:
+            # Ends the answer where this was all of it, so that its connection can be used again.
+            answer.read(0)
+    except (OSError, http.client.HTTPException) as err:
+        if isinstance(err, PassingError):
+            raise
+        raise PassingError(f"{place}: the answer broke off: {err!r}") from err
+    return b"".join(pieces)

@@ -3,6 +3,7 @@
 import http.server
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -170,7 +171,7 @@ class _RangeHandler(http.server.BaseHTTPRequestHandler):
         shift = 3 if what == "another range" else 0
         part = data[first + shift : last + 1 + shift]
         headers = {} if what == "unsaid" else {"Content-Range": f"bytes {first + shift}-{last + shift}/{len(data)}"}
-        self.answer(206, part, headers, cut=what == "short")
+        self.answer(206, part, headers, cut=what == "short", slow=what == "slow")
 
     def answer(
         self,
@@ -180,6 +181,7 @@ class _RangeHandler(http.server.BaseHTTPRequestHandler):
         *,
         cut: bool = False,
         chunked: bool = False,
+        slow: bool = False,
     ) -> None:
         self.send_response(status)
         if chunked:
@@ -194,6 +196,10 @@ class _RangeHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         body = body[: len(body) // 2] if cut else body
         self.server.num_bytes += len(body)
+        while slow and body:
+            self.wfile.write(body[:1])
+            body = body[1:]
+            time.sleep(0.05)
         self.wfile.write(body)
         self.close_connection = self.close_connection or cut
 

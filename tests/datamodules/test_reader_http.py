@@ -1,5 +1,6 @@
 import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from raccoon_datamodules.index import Index
 from raccoon_datamodules.reader import ShardReader
 from raccoon_datamodules.reader_http import HttpFiles
 from raccoon_datamodules.sources import ShardSource
+
+SLEEP = time.sleep
 
 
 @pytest.fixture
@@ -136,6 +139,17 @@ def test_a_server_that_goes_on_stumbling_is_given_up(server, waits, failure, mes
         HttpFiles(server.address).read("a.tar", 1000, 500)
     assert len(server.asked) == 5
     assert waits == sorted(waits)
+
+
+def test_a_server_that_drips_is_given_up(server, data, monkeypatch):
+    monkeypatch.setattr(reader_http.time, "sleep", SLEEP)
+    server.plan = ["slow"]
+    files = HttpFiles(server.address, timeout=0.3, attempts=2)
+    assert files.read("a.tar", 0, 100) == data[:100]
+    assert len(server.asked) == 2
+    server.plan = ["slow", "slow"]
+    with pytest.raises(OSError, match=r"a\.tar: \d+ bytes came in \d s \(2 tries\)"):
+        files.read("a.tar", 0, 100)
 
 
 def test_an_answer_that_does_not_say_its_range_is_left_to_the_checksums(server, data):
