@@ -15,10 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from raccoon_datamodules.check_report import CheckReport, Problem
+from raccoon_datamodules.check_report import CheckReport, Problem, Severity
 from raccoon_datamodules.check_sample import Examined, check_quickly, check_sample
 from raccoon_datamodules.check_tar import check_folder, check_tar
-from raccoon_datamodules.duplicates import DEFAULT_BITS, MAX_BITS, find_copies
+from raccoon_datamodules.duplicates import DEFAULT_BITS, MAX_BITS, Copy, find_copies
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.fingerprints import Fingerprint
 from raccoon_datamodules.index import INDEX_NAME, Index
@@ -85,9 +85,9 @@ def check_splits(
     decode or does not match its checksum or the clip; boxes outside of [0, 1] or not their masks'; areas that are not
     the masks'; an object that the paragraph does not name; a key that is not allowed or comes twice; a clip that an
     earlier folder holds too, in the same bytes or, within ``max_bits`` of `duplicates.find_copies`, nearly the same
-    pictures. Warnings: masks that are empty, full or inverted; inpainted clips that differ outside the object or still
-    show it; copies within a folder. Notes: tars that the index does not list, members that this version does not know,
-    described objects without a mask.
+    pictures and colours. Warnings: masks that are empty, full or inverted; inpainted clips that differ outside the
+    object or still show it; copies within a folder; clips that look like one of another folder in other colours. Notes:
+    tars that the index does not list, members that this version does not know, described objects without a mask.
 
     ``quick`` decodes nothing: files, index, and the members' checksums where a file is damaged; copies by their bytes
     alone. ``max_bits`` None looks for no copies. ``workers`` processes share the work; the reports do not depend on it.
@@ -131,7 +131,7 @@ def check_splits(
         if quick:
             prints = _prints_of_bytes(sources, clips)
         for copy in find_copies(prints, [clip.folder for clip in clips], max_bits=max_bits):
-            _report_copy(reports, sources, clips[copy.number], clips[copy.of], str(copy))
+            _report_copy(reports, sources, clips, copy)
     return reports
 
 
@@ -216,13 +216,16 @@ def _digest(source: ShardSource, clip: _Clip) -> bytes:
 
 
 def _report_copy(
-    reports: Sequence[CheckReport], sources: Sequence[ShardSource], clip: _Clip, of: _Clip, why: str
+    reports: Sequence[CheckReport], sources: Sequence[ShardSource], clips: Sequence[_Clip], copy: Copy
 ) -> None:
+    clip, of = clips[copy.number], clips[copy.of]
     shard, key = sources[clip.folder].name(clip.shard, clip.sample)
     _, earlier = sources[of.folder].name(of.shard, of.sample)
+    verb = ("repeats", "is in") if copy.is_sure else ("looks like", "may be in")
     if clip.folder == of.folder:
-        problem = Problem("warning", shard, key, VIDEO, f"repeats sample {earlier} ({why})")
+        problem = Problem("warning", shard, key, VIDEO, f"{verb[0]} sample {earlier} ({copy})")
     else:
-        other = reports[of.folder].folder
-        problem = Problem("error", shard, key, VIDEO, f"is in {other} too, as sample {earlier} ({why})")
+        severity: Severity = "error" if copy.is_sure else "warning"
+        where = f"{reports[of.folder].folder} too, as sample {earlier}"
+        problem = Problem(severity, shard, key, VIDEO, f"{verb[1]} {where} ({copy})")
     reports[clip.folder].add(problem)

@@ -16,6 +16,7 @@ from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.members import dump_mask
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.sample import encode
+from raccoon_datamodules.synthetic import make_sample as make_scene
 from raccoon_datamodules.writer import write_encoded, write_shards
 
 
@@ -310,6 +311,18 @@ def test_a_clip_of_two_splits_is_a_leak(make_shards, tmp_path):
         f"vplm-train-000001.tar: clip-0005: video.mp4: is in {test} too, as sample clip-0005 (the same bytes)"
     ]
     assert (leaky.ok, leaky.num_bad_samples) == (False, 1)
+
+
+def test_a_clip_that_looks_alike_in_other_colours_is_only_doubtful(tmp_path):
+    scene = make_scene(1, "medium", num_frames=2, size=(48, 48))
+    brighter = scene.video.with_frames(np.clip(scene.video.frames.astype(int) + 10, 0, 255).astype(np.uint8))
+    held_out = dataclasses.replace(scene, video=brighter, objects=(), edits=())
+    write_shards([held_out], tmp_path / "test", split="test")
+    write_shards([dataclasses.replace(scene, objects=(), edits=())], tmp_path / "train")
+    report = check_splits([tmp_path / "test", tmp_path / "train"])[1]
+    found = [p for p in report.problems if p.severity != "note"]
+    assert [p.severity for p in found] == ["warning"]
+    assert found[0].reason.startswith(f"may be in {tmp_path / 'test'} too, as sample {scene.key} (nearly the same pic")
 
 
 def test_copies_are_not_looked_for_when_told_so(make_shards, tmp_path):

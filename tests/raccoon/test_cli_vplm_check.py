@@ -7,6 +7,7 @@ import pytest
 from raccoon.cli.main import main
 from raccoon_datamodules.faults import read_faults
 from raccoon_datamodules.index import Index
+from raccoon_datamodules.sources import ShardSource
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,7 @@ def test_the_bad_list_reads_as_a_quarantine_list_and_the_report_holds_every_find
     assert (fault.shard, fault.key) == (problems[-1]["shard"], problems[-1]["key"])
     assert fault.member
     assert "checksum" in fault.reason
+    assert fault.key not in set(ShardSource(damaged, exclude=bad).index.keys())
 
 
 def test_a_list_that_is_there_is_replaced_only_when_told(

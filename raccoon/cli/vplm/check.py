@@ -41,7 +41,7 @@ def add_parser(verbs: Any) -> None:
     check.add_argument("--strict", action="store_true", help="warnings count as errors")
     check.add_argument("--report", type=filled, metavar="FILE", help="write every finding there, a JSON object a line")
     check.add_argument(
-        "--bad-list", type=filled, metavar="FILE", help="write the bad samples there, as a run's quarantine list does"
+        "--bad-list", type=filled, metavar="FILE", help="write the bad samples there, for the data modules' exclude"
     )
     check.add_argument("--overwrite", action="store_true", help="replace FILEs that are already there")
     check.add_argument("--reindex", action="store_true", help="write index.json anew from the shards first")
