@@ -19,8 +19,8 @@ from raccoon_datamodules.fingerprints import HASHED_FRAMES, Fingerprint, distanc
 MAX_BITS = 7
 # 13 real clips of 640x360, re-encoded by x264 at crf 35 or at half the size, move by at most 2.3 bits and 3.0 levels,
 # at crf 45 by at most 6.3 and 5.0. Of the 2,001,000 pairs of 2001 procedural scenes of 64x64 three are this near, and
-# two of these are alike to the eye. A clip that is 12 levels brighter may still be the same clip; within 5 levels, as one
-# of those three pairs is, it surely is.
+# two of these are alike to the eye. A clip that is 12 levels brighter may still be the same clip; within 5 levels, as
+# one of those three pairs is, it surely is.
 DEFAULT_BITS, MAX_LEVELS, SURE_LEVELS = 6.0, 14.0, 5.0
 _BANDS, _BAND_BITS = 4, 16
 _PROBES = np.array([0, *(1 << bit for bit in range(_BAND_BITS))], dtype=np.uint64)
