@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 
 from raccoon.cli.main import main
 from raccoon_datamodules.index import Index, Shard
@@ -158,6 +159,22 @@ def test_a_place_among_a_million_samples_is_told_without_their_shards(tmp_path, 
         print(f"\namong 1,000,000 samples: {told['seconds']} s")
 
 
+def test_it_tells_what_a_run_continued_from_a_checkpoint_reads_first(corpora, capsys, tmp_path):
+    one = str(corpora / "one")
+    data = P2VDataModule(one, global_batch_size=4, seed=3)
+    data.setup("fit")
+    path = str(tmp_path / "last.ckpt")
+    torch.save({"state_dict": {}, "P2VDataModule": {**data.state_dict(), "ordinal": 20}}, path)
+    options = ["--global-batch-size", "4", "--ckpt", path]
+    told = replay(capsys, "--data", one, *options, "--seed", "3")
+    assert [(s["ordinal"], s["key"], s["task"]) for s in told["samples"]] == trained(5, one, seed=3)
+    assert "the checkpoint's order has seed 3, this datamodule has 0" in refused(capsys, "--data", one, *options)
+    assert "holds no place of a V2PDataModule" in refused(capsys, "--data", one, "--tasks", "v2p", "--ckpt", path)
+    other = ["--data", str(corpora / "two"), *options, "--seed", "3"]
+    assert main(["vplm", "replay", *other]) == 0
+    assert "the training data is not what the checkpoint was trained on: the shards were" in capsys.readouterr().err
+
+
 def test_a_sample_known_to_be_bad_is_shown_with_its_substitute(corpora, capsys, tmp_path):
     one = str(corpora / "one")
     plain = replay(capsys, "--data", one, "--global-batch-size", "2")["samples"]
@@ -220,7 +237,8 @@ def test_what_is_printed_is_a_table(corpora, capsys):
         (["--config", "p2v/tiny", "--set", "data.tasks.paint=3"], "unknown task 'paint'"),
         (["--config", "p2v/tiny", "--set", "data.train=nowhere"], "no shards at nowhere"),
         (["--data", "ONE", "--set", "data.seed=1"], "--set goes with --config"),
-        (["--data", "ONE", "--step", "1", "--ordinal", "1"], "give --ordinal, or --step"),
+        (["--data", "ONE", "--step", "1", "--ordinal", "1"], "give one of --ordinal, --ckpt and --step"),
+        (["--data", "ONE", "--ckpt", "nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
         (["--data", "ONE", "--ordinal", "-1"], "--ordinal must not be negative, got -1"),
         (["--data", "ONE", "--step", "-1"], "steps and epochs are counted from 0, got step -1"),
         (["--data", "ONE", "--ranks", "3"], r"global_batch_size (8) must be a positive multiple of ranks (3)"),

@@ -38,6 +38,7 @@ def add_parser(verbs: Any) -> None:
     replay.add_argument("--epoch", type=int, metavar="E", help="count the step from the beginning of this epoch")
     replay.add_argument("--step", type=int, metavar="N", help="optimizer step, from 0 (default 0)")
     replay.add_argument("--ordinal", type=int, metavar="O", help="begin at an ordinal instead, such as a checkpoint's")
+    replay.add_argument("--ckpt", type=filled, metavar="FILE", help="begin where a run continued from here would")
     replay.add_argument("--ranks", type=int, default=1, metavar="R", help="processes the run had (default 1)")
     replay.add_argument("--accumulate", type=int, default=1, metavar="A", help="batches a step had (default 1)")
     replay.add_argument(
@@ -51,8 +52,8 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     """Print the batch."""
     from raccoon_datamodules.replay import as_table, first_ordinal, known_faults, plan_batch
 
-    if args.ordinal is not None and (args.step is not None or args.epoch is not None):
-        raise ValueError("give --ordinal, or --step with or without --epoch, not both")
+    if sum((args.ordinal is not None, args.ckpt is not None, args.step is not None or args.epoch is not None)) > 1:
+        raise ValueError("give one of --ordinal, --ckpt and --step, the last one with or without --epoch")
     if args.ordinal is not None and args.ordinal < 0:
         raise ValueError(f"--ordinal must not be negative, got {args.ordinal}")
     if args.config is not None and (args.weights is not None or args.window_shards is not None):
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     length = len(data.order)
     opened = time.perf_counter()
     size = data.global_batch_size
-    start = args.ordinal
+    start = args.ordinal if args.ckpt is None else _place_of(args.ckpt, data, console)
     if start is None:
         start = first_ordinal(args.step or 0, epoch=args.epoch, epoch_length=length, global_batch=size)
     batch = plan_batch(data, start, ranks=args.ranks, parts=args.accumulate, bad=bad)
@@ -94,6 +95,30 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         }
     )
     return 0
+
+
+def _place_of(path: str, data: "VplmDataModule[Any, Any]", console: "Console") -> int:
+    """The ordinal of a checkpoint; a difference of its data from these is said."""
+    import warnings
+
+    import torch
+
+    from raccoon.cli.lightning_cli import check_checkpoint
+
+    check_checkpoint(path)
+    states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    name = type(data).__qualname__
+    if name not in states:
+        raise ValueError(
+            f"the checkpoint {path} holds no place of a {name}; give the recipe it was trained with, config.yaml in "
+            "its run's folder"
+        )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        data.load_state_dict(states[name])
+    for warning in said:
+        console.note(str(warning.message))
+    return data.ordinal
 
 
 def _from_shards(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
