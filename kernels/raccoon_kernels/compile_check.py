@@ -49,6 +49,7 @@ class ShippedKernel:
     num_stages: int
     expect_wide_loads: bool = False
     divisible_by_16: tuple[str, ...] = ()
+    max_registers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,9 @@ def compile_one(kernel: ShippedKernel, arch: int) -> Compiled:
     aligned = {n for n, kind in kernel.signature.items() if kind.startswith("*")} | set(kernel.divisible_by_16)
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in sorted(aligned)}
     source = ASTSource(kernel.fn, dict(kernel.signature), dict(kernel.constexprs), attributes)
-    options = {"num_warps": kernel.num_warps, "num_stages": kernel.num_stages}
+    options: dict[str, int] = {"num_warps": kernel.num_warps, "num_stages": kernel.num_stages}
+    if kernel.max_registers is not None:
+        options["maxnreg"] = kernel.max_registers
     compiled = Compiled(kernel.name, arch, expects_wide_loads=kernel.expect_wide_loads)
     try:
         made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)

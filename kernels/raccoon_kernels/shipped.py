@@ -142,7 +142,9 @@ def _recorded(*modules: ModuleType) -> Iterator[list[tuple[Any, tuple[Any, ...],
 
 def _as_shipped(setting: str, fn: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> ShippedKernel:
     """Specialise as Triton's launcher does: an integer 1 becomes a constant, a multiple of 16 is known to be one."""
-    options = {name: given[name] for name in ("num_warps", "num_stages", "launch_cooperative_grid") if name in given}
+    options = {
+        name: given[name] for name in ("num_warps", "num_stages", "maxnreg", "launch_cooperative_grid") if name in given
+    }
     values = inspect.signature(fn.fn).bind(*args, **{n: v for n, v in given.items() if n not in options}).arguments
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
@@ -167,6 +169,7 @@ def _as_shipped(setting: str, fn: Any, args: tuple[Any, ...], given: Mapping[str
         constexprs=constants,
         num_warps=options.get("num_warps", _DEFAULT_WARPS),
         num_stages=options.get("num_stages", _DEFAULT_STAGES),
+        max_registers=options.get("maxnreg"),
         expect_wide_loads=fn.fn.__name__ in _STREAMING and "*u8" not in signature.values(),
         divisible_by_16=tuple(divisible),
     )

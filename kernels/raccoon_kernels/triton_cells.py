@@ -36,6 +36,7 @@ def _superpixel_cells_fwd_kernel(
     CELLS: tl.constexpr,
     VECTOR: tl.constexpr,
     UNROLL: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
     HAS_ROWS: tl.constexpr,
     IS_INTEGER: tl.constexpr,
 ):
@@ -65,7 +66,7 @@ def _superpixel_cells_fwd_kernel(
     SUM_TYPE: tl.constexpr = tl.int32 if IS_INTEGER else tl.float32
     s0 = tl.zeros([4, CELLS * BLOCK_X], dtype=SUM_TYPE)
     s1, s2, s3, s4, s5, s6, s7, s8 = s0, s0, s0, s0, s0, s0, s0, s0
-    for row in tl.range(0, CELL_H, loop_unroll_factor=UNROLL):
+    for row in tl.range(0, CELL_H, loop_unroll_factor=UNROLL, num_stages=NUM_STAGES):
         valid = in_columns & (row < height)
         label = tl.load(label_base + row * W, mask=valid, other=-1).to(tl.int32)
         value = tl.load(x_base + row * stride_xh, mask=valid[None, :] & is_channel[:, None], other=0).to(SUM_TYPE)
@@ -113,9 +114,12 @@ def _store_slot(target, sums, exists, is_cell, CELLS: tl.constexpr, BLOCK_X: tl.
     return total.to(tl.int32)
 
 
-def cells_config(dtype: torch.dtype) -> tuple[int, int, int]:
-    """Pixel columns of a program, its warps, and rows that are loaded at once: 64 in one warp are 4 pixels a thread."""
-    return 64, 1, 4
+def cells_config(dtype: torch.dtype) -> tuple[int, int, int, int, int | None]:
+    """Pixel columns of a program, its warps, rows that are loaded at once, pipeline stages and registers of a thread.
+
+    64 columns in one warp are 4 pixels a thread.
+    """
+    return 64, 1, (4 if dtype == torch.uint8 else 16), 1, None
 
 
 def cells_launch(
@@ -129,7 +133,7 @@ def cells_launch(
     num_frames, channels, height, width = shape
     (ny, nx), (cell_h, cell_w) = grid, cell
     num_cells = num_frames * ny * nx
-    lanes, num_warps, unroll = cells_config(dtype)
+    lanes, num_warps, unroll, num_stages, num_registers = cells_config(dtype)
     block_x = triton.next_power_of_2(cell_w)
     cells = max(1, lanes // block_x)
     programs = triton.cdiv(num_cells, cells)
@@ -145,9 +149,11 @@ def cells_launch(
             # 16 bytes of float32 or half-precision pixels.
             "VECTOR": min(block_x, 8 if dtype.itemsize == 2 else 4),
             "UNROLL": unroll,
+            "NUM_STAGES": num_stages,
             "HAS_ROWS": strides[3] == 1,
             "IS_INTEGER": dtype == torch.uint8,
         },
         num_warps=num_warps * max(1, block_x * cells // lanes),
+        **({"maxnreg": num_registers} if num_registers else {}),
     )
     return launch, programs, cells

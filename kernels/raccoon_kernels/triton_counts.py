@@ -21,8 +21,8 @@ from torch import Tensor
 from raccoon_kernels.launch import Launch, planned
 from raccoon_kernels.windows import CLUSTERS_PER_BLOCK, padded_clusters, temporal_windows, window_borders
 
-# Pixel columns of a counting program: 64 in one warp are 16 registers of packed counters in each thread.
-COLUMN_LANES = 64
+# Pixel columns of a counting program, each a thread's: four packed counters of its own.
+COLUMN_LANES = 32
 UNROLL = tl.constexpr(4)
 
 

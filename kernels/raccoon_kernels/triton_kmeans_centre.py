@@ -121,15 +121,15 @@ def centre_launches(
 ) -> tuple[Launch, Launch, tuple[int, int, int, int]]:
     """Plan the two kernels; returns their launches and the shape of the float64 sums between them."""
     block_d, block_k = max(8, triton.next_power_of_2(features)), max(16, triton.next_power_of_2(k))
-    block_n = max(16, 2048 // block_d)
-    parts = min(64, triton.cdiv(longest, block_n))
+    block_n = max(16, 4096 // block_d)
+    parts = min(128, triton.cdiv(longest, block_n))
     blocks = {"D": features, "BLOCK_N": block_n, "BLOCK_D": block_d}
-    moments = Launch(_kmeans_moments_kernel, (parts, num_clips), strides, blocks, num_warps=4)
+    moments = Launch(_kmeans_moments_kernel, (parts, num_clips), strides, blocks, num_warps=8)
     centre = Launch(
         _kmeans_centre_kernel,
         (min(max_programs, triton.cdiv(longest, block_n)), num_clips),
         (*strides, num_points, k, tolerance, parts),
         {**blocks, "BLOCK_K": block_k, "BLOCK_P": triton.next_power_of_2(parts), "HAS_INITIAL": has_initial},
-        num_warps=4,
+        num_warps=8,
     )
     return moments, centre, (num_clips, parts, 2, block_d)

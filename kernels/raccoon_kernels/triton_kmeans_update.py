@@ -12,7 +12,6 @@ def update_centroids(
     points_ptr,
     centroids_ptr,
     nearest_ptr,
-    gaps_ptr,
     sums_ptr,
     counts_ptr,
     shift_ptr,
@@ -60,10 +59,14 @@ def update_centroids(
                 for start in range(begin, end, BLOCK_N):
                     rows = start + tl.arange(0, BLOCK_N)
                     valid = rows < end
-                    nearest = tl.load(nearest_ptr + rows, mask=valid, other=-1, cache_modifier=".cg")
-                    gaps = tl.load(gaps_ptr + rows, mask=valid, other=-1.0, cache_modifier=".cg")
+                    nearest = tl.load(nearest_ptr + rows, mask=valid, other=0, cache_modifier=".cg")
+                    gaps = tl.zeros([BLOCK_N], dtype=tl.float32)
+                    for feature in range(0, D):
+                        x = tl.load(points_ptr + tl.cast(feature, tl.int64) * N + rows, mask=valid, other=0.0)
+                        c = tl.load(centroids_ptr + nearest * D + feature, cache_modifier=".cg")
+                        gaps += (x - c) * (x - c)
                     held = tl.sum(tl.where(nearest[:, None] == clusters[None, :], counts[None, :], 0), axis=1)
-                    spare = tl.where(held > 1, gaps, -1.0)
+                    spare = tl.where(valid & (held > 1), gaps, -1.0)
                     greatest = tl.max(spare, axis=0)
                     row = tl.min(tl.where(spare == greatest, rows, end), axis=0)
                     # Strictly greater: an earlier block keeps a tie, as the lowest row does.
