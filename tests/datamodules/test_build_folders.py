@@ -122,6 +122,15 @@ def test_any_videos_in_any_depth(tmp_path):
     assert len({v.key for v in scan.videos}) == 4
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs os.mkfifo")
+def test_broken_links_and_pipes_are_named_and_not_opened(tmp_path):
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "b.mp4")
+    scan = scan_videos(tmp_path)
+    assert scan.videos == []
+    assert reasons(scan) == [("no file", "a"), ("no file", "b")]
+
+
 def test_two_files_of_one_name_are_not_both_used(tmp_path):
     for name in ("a.mkv", "a.mp4"):
         (tmp_path / name).write_bytes(b"")

@@ -16,7 +16,7 @@ import pytest
 from raccoon_datamodules.build import clips as clips_module
 from raccoon_datamodules.build import item as item_module
 from raccoon_datamodules.build import run as run_module
-from raccoon_datamodules.build.folders import scan_rovi
+from raccoon_datamodules.build.folders import scan_rovi, scan_videos
 from raccoon_datamodules.build.keys import SplitPolicy
 from raccoon_datamodules.build.options import BuildOptions, Sampling
 from raccoon_datamodules.build.run import build
@@ -212,6 +212,15 @@ def test_a_bad_video_is_reported_every_time_and_tried_again_when_it_changes(rovi
     put_video(rovi, "v1", inpainted=(1,))
     report = run(rovi, tmp_path / "out")
     assert (report.made, report.num_samples, report.findings) == (1, 7, [])
+
+
+def test_a_damaged_video_file_is_named_without_the_place_of_its_folder(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").write_bytes(b"no video at all")
+    videos = scan_videos(tmp_path / "clips").videos
+    (finding,) = build(videos, tmp_path / "out").findings
+    assert (finding.video, finding.reason) == ("a", "cannot be read")
+    assert finding.text.startswith("a.mp4 ")
 
 
 def test_a_file_that_cannot_be_opened_is_tried_again(rovi, tmp_path, monkeypatch):

@@ -184,6 +184,10 @@ def _find(
         elif entry.suffix.lower() in VIDEOS:
             inner = True
             name = plain_name(entry.relative_to(base).with_suffix("").as_posix())
+            if not entry.is_file():
+                text = f"{entry.name} is no file that can be read: a broken link, or a pipe"
+                scan.findings.append(Finding("left out", "video", "no file", name, "", text))
+                continue
             _add(found, name, entry.relative_to(root).as_posix(), scan)
         elif entry.suffix.lower() not in PICTURES and (folder == base or not pictures):
             text = f"{entry.relative_to(root)} is neither a video nor a picture"

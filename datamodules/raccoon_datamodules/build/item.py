@@ -1,5 +1,6 @@
 """One piece of a build's work, in a worker process: a source video to its staged samples and its record."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,7 +68,7 @@ def make_item(job: ItemJob) -> Record:
         return Record(video.name, job.identity, "", (), (), retry=True)
     except _SourceError as err:
         return _without(job, "", findings, "cannot be opened", str(err), retry=True)
-    record = Record(video.name, job.identity, content, samples, tuple(findings))
+    record = Record(video.name, job.identity, content, samples, _told(findings, video.root))
     items.finish(video.id, record)
     return record
 
@@ -103,9 +104,15 @@ def _without(
 ) -> Record:
     """The record of a video of which nothing was made."""
     found = Finding("left out", "video", reason, job.video.name, "", text)
-    record = Record(job.video.name, job.identity, content, (), (*findings, found), retry=retry)
+    told = _told([*findings, found], job.video.root)
+    record = Record(job.video.name, job.identity, content, (), told, retry=retry)
     items = Items(Path(job.out))
     items.drop(job.video.id)
     if not retry:
         items.finish(job.video.id, record)
     return record
+
+
+def _told(findings: list[Finding], root: str) -> tuple[Finding, ...]:
+    """The findings with paths as the data set has them, so that a moved source tells the same."""
+    return tuple(replace(finding, text=finding.text.replace(f"{root}{os.sep}", "")) for finding in findings)
