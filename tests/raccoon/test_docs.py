@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from raccoon.cli.main import build_parser
 from raccoon.cli.train import VERBS as TRAINING_VERBS
@@ -46,7 +47,7 @@ def commands_of(document):
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with what the documents take for granted: a clip, masks, two texts, a folder of shards."""
+    """A folder with what the documents take for granted: a clip, masks, two texts, shards, footage, a DAVIS of one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -59,7 +60,22 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "before.txt").write_text(text)
     (tmp_path / "after.txt").write_text("\n".join(line for line in text.splitlines() if "Blue Car:" not in line))
     write_shards((make_sample(seed) for seed in range(4)), tmp_path / "train", split="train")
+    put_footage(tmp_path, sample.video, car.mask)
     return tmp_path
+
+
+def put_footage(folder, video, mask):
+    """The clip and its masks as a user's folder of footage, and once more in the layout of DAVIS."""
+    for inner in ("footage/clips", "footage/masks", "DAVIS/Annotations/480p"):
+        (folder / inner).mkdir(parents=True)
+    video.write(folder / "footage/clips/one.mp4", lossless=True)
+    write_masks(mask, folder / "footage/masks/one")
+    write_masks(mask, folder / "DAVIS/Annotations/480p/one")
+    (folder / "DAVIS/JPEGImages/480p/one").mkdir(parents=True)
+    for number, frame in enumerate(video.frames):
+        Image.fromarray(frame).save(folder / f"DAVIS/JPEGImages/480p/one/{number:05d}.jpg")
+    (folder / "DAVIS/ImageSets/2017").mkdir(parents=True)
+    (folder / "DAVIS/ImageSets/2017/trainval.txt").write_text("one\n")
 
 
 @pytest.mark.parametrize(
