@@ -62,8 +62,15 @@ class Shard:
 
     def members(self, sample: int) -> tuple[Member, ...]:
         """The members of a sample, in the order of the tar."""
-        columns = zip(*(column[self.first[sample] : self.first[sample + 1]] for column in self._columns()), strict=True)
-        return tuple(Member(self.suffixes[int(s)], int(o), int(n), int(c)) for s, o, n, c in columns)
+        place = slice(int(self.first[sample]), int(self.first[sample + 1]))
+        columns = zip(*(column[place].tolist() for column in self._columns()), strict=True)
+        return tuple(Member(self.suffixes[s], o, n, c) for s, o, n, c in columns)
+
+    def suffixes_of(self, sample: int) -> tuple[str, ...]:
+        """The suffixes of a sample's members, in the order of the tar."""
+        return tuple(
+            self.suffixes[s] for s in self.suffix[int(self.first[sample]) : int(self.first[sample + 1])].tolist()
+        )
 
     def only(self, keep: NDArray[np.bool_]) -> "Shard":
         """The shard with some of its samples; ``keep`` bool [n]."""

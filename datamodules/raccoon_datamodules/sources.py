@@ -98,7 +98,7 @@ class ShardSource(Source):
 
     def suffixes(self, shard: int, sample: int, /) -> tuple[str, ...]:
         """The members of a sample, from the index."""
-        return tuple(member.suffix for member in self.index.shards[shard].members(sample))
+        return self.index.shards[shard].suffixes_of(sample)
 
     def read(self, shard: int, sample: int, wanted: Collection[str] | None = None, /) -> dict[str, bytes]:
         """The bytes of the wanted members that the sample has (None: all).

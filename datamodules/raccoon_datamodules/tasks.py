@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -150,8 +150,8 @@ def choose(suffixes: Collection[str], weights: Mapping[str, float], rng: np.rand
         raise MemberError(
             "members", f"none of the tasks {', '.join(weights)} can be made from {', '.join(sorted(set(suffixes)))}"
         )
-    ends = np.cumsum([weights[task] for task in possible])
-    which = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
+    ends = list(accumulate(weights[task] for task in possible))
+    which = bisect_right(ends, rng.random() * ends[-1])
     found = options[possible[min(which, len(possible) - 1)]]
     return found[int(rng.random() * len(found))]
 

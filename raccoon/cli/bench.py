@@ -1,7 +1,7 @@
-"""`raccoon bench`: measure this machine. `raccoon bench kernels` measures the pooling kernels.
+"""`raccoon bench`: measure this machine: `kernels` the pooling kernels, `loader` how fast samples are read.
 
-The options belong to `raccoon_kernels.bench`, which runs without the rest of this package as well; they are handed
-over as they were typed, so that there is one list of them.
+The options belong to `raccoon_kernels.bench` and `raccoon_datamodules.bench_loader`, which run without the rest of this
+package as well; they are handed over as they were typed, so that there is one list of them.
 """
 
 import argparse
@@ -14,24 +14,32 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Any) -> None:
     """Register the verb."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "bench", help="measure the pooling kernels", epilog="example: raccoon bench kernels --quick"
+        "bench",
+        help="measure the pooling kernels or the loader",
+        epilog="examples: raccoon bench kernels --quick; raccoon bench loader --clips FOLDER --out docs/results",
     )
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="kernels")
-    # A prefix that nobody types: every word after the subject, --help too, is for the benchmark's own parser.
-    kernels = subjects.add_parser(
-        "kernels", prefix_chars="\0", add_help=False, help="against plain torch; `raccoon bench kernels --help`"
-    )
-    kernels.add_argument("options", nargs="*")
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="kernels|loader")
+    for name, help_text in (
+        ("kernels", "against plain torch; `raccoon bench kernels --help`"),
+        ("loader", "against a bare decode loop and other loaders; `raccoon bench loader --help`"),
+    ):
+        # A prefix that nobody types: every word after the subject, --help too, is for the benchmark's own parser.
+        subject = subjects.add_parser(name, prefix_chars="\0", add_help=False, help=help_text)
+        subject.add_argument("options", nargs="*")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, console: "Console | None" = None) -> int:
-    """Run the benchmark; returns 1 if a provider was wrong, 2 for options that do not fit."""
+    """Run the benchmark; returns 1 if a kernels' provider was wrong, 2 for options that do not fit."""
     # It prints its own tables as they come, and writes files for machines.
     del console
-    from raccoon_kernels.bench import main
-
     try:
+        if args.subject == "loader":
+            from raccoon_datamodules.bench_loader import main as measure_loader
+
+            return measure_loader(args.options, prog="raccoon bench loader")
+        from raccoon_kernels.bench import main
+
         return main(args.options, prog="raccoon bench kernels")
     except SystemExit as stop:
         # argparse leaves with 0 after --help and 2 after a wrong flag, having said why.
