@@ -73,6 +73,23 @@ def test_annotation_under_other_names_is_matched_by_position_and_said(tmp_path, 
     assert "(m7 with frame 00000)" in findings[0].text
 
 
+def test_annotation_renumbered_from_every_fifth_frame_is_doubted(tmp_path, put_video):
+    put_video(tmp_path, "a", count=20)
+    for n in range(4, 20):
+        (tmp_path / f"Annotations/a/{n:05d}.png").unlink()
+    (sample,), findings = made(tmp_path)
+    assert sample.meta["source"]["frames"] == [0, 1, 2, 3]
+    assert ("note", "file", "annotation of the first frames only") in reasons(findings)
+
+
+def test_a_clip_of_which_every_label_image_is_damaged_has_too_few_frames(tmp_path, put_video):
+    put_video(tmp_path, "a", count=1)
+    (tmp_path / "Annotations/a/00000.png").write_bytes(b"no picture")
+    samples, findings = made(tmp_path)
+    assert samples == []
+    assert reasons(findings)[-1] == ("left out", "clip", "too few frames")
+
+
 def test_surplus_label_images_are_named(tmp_path, put_video):
     put_video(tmp_path, "a", count=3)
     shutil.copy(tmp_path / "Annotations/a/00000.png", tmp_path / "Annotations/a/00077.png")

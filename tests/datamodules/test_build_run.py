@@ -11,18 +11,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from raccoon_datamodules.build import clips as clips_module
 from raccoon_datamodules.build import item as item_module
 from raccoon_datamodules.build import run as run_module
 from raccoon_datamodules.build.folders import scan_rovi, scan_videos
+from raccoon_datamodules.build.frames import read_picture
 from raccoon_datamodules.build.keys import SplitPolicy
 from raccoon_datamodules.build.options import BuildOptions, Sampling
 from raccoon_datamodules.build.run import build
 from raccoon_datamodules.build.staging import Items, locked
 from raccoon_datamodules.check import check_shards
 from raccoon_datamodules.index import Index
+from raccoon_datamodules.sample import decode
+from raccoon_datamodules.sources import ShardSource
 
 OPTIONS = BuildOptions(size=(16, 24))
 REPO = Path(__file__).resolve().parents[2]
@@ -149,6 +154,15 @@ def test_shards_end_before_they_grow_too_large(rovi, tmp_path):
     shards = Index.load(tmp_path / "out/train").shards
     assert len(shards) > 1
     assert all(shard.size <= 40_960 for shard in shards)
+
+
+def test_lossless_clips_are_the_pictures_of_the_source(rovi, tmp_path):
+    run(rovi, tmp_path / "out", options=BuildOptions(codec="lossless"))
+    sample = decode(ShardSource(tmp_path / "out/train").read(0, 0))
+    source = np.stack([read_picture(path) for path in sorted((rovi / "JPEGImages/v0").iterdir())])
+    assert np.array_equal(sample.video.frames, source)
+    label = np.stack([np.asarray(Image.open(path)) for path in sorted((rovi / "Annotations/v0").iterdir())])
+    assert np.array_equal(sample.objects[0].mask, label == 1)
 
 
 def test_other_options_are_refused_unless_everything_is_built_anew(rovi, tmp_path):

@@ -134,6 +134,12 @@ class _Maker:
             pair = f"{names[found.places[first]]} with frame {self._frames.names[first]}"
             text = f"the {what} is matched with the frames {found.how} ({pair})"
             self._notes.add("note", "file", f"{what} matched by position", item, text)
+        if what == "annotation" and found.is_doubtful(len(self._frames)):
+            text = (
+                f"by their names the {len(files)} label images are of the first of its {len(self._frames)} frames; if "
+                "they are of every k-th, name them like those"
+            )
+            self._notes.add("note", "file", "annotation of the first frames only", item, text)
         if found.unmatched and found.places:
             some = ", ".join(Path(files[n]).name for n in found.unmatched[:5])
             text = f"{len(found.unmatched)} pictures of the {what} have no frame of their name: {some}"
@@ -144,15 +150,13 @@ class _Maker:
         """The sample of the chosen frames. Raises Unusable if it would have no frames or objects."""
         self._check_amount(chosen)
         labels, chosen = self._labels(chosen)
+        self._check_count(len(chosen))
         pictures, damaged = self._frames.read(chosen, self._size)
         for place, reason in damaged.items():
             self._notes.add("left out", "frame", "damaged frame", self._frames.names[place], reason)
         kept = [n for n, place in enumerate(chosen) if place not in damaged]
         chosen = [chosen[n] for n in kept]
-        if len(chosen) < self._options.sampling.min_frames or not chosen:
-            raise Unusable(
-                "too few frames", f"{len(chosen)} frames can be used, {self._options.sampling.min_frames} are needed"
-            )
+        self._check_count(len(chosen))
         masks = self._objects({group: [found[n] for n in kept] for group, found in labels.items()}, key)
         if self._video.masks and not masks and not self._options.keep_empty:
             raise Unusable("no object left", "no object of it is large enough to be kept")
@@ -170,6 +174,11 @@ class _Maker:
             phrasings=texts.phrasings,
             meta=self._meta(chosen, texts.annotation),
         )
+
+    def _check_count(self, count: int) -> None:
+        if count < self._options.sampling.min_frames:
+            least = self._options.sampling.min_frames
+            raise Unusable("too few frames", f"{count} frames can be used, {least} are needed")
 
     def _check_amount(self, chosen: list[int]) -> None:
         size = len(chosen) * self._size[0] * self._size[1] * 3

@@ -32,6 +32,12 @@ class Match:
     by_name: bool
     unmatched: tuple[int, ...] = ()
 
+    def is_doubtful(self, num_frames: int) -> bool:
+        """Whether numbers match the first of the frames, but the count would be that of every k-th frame."""
+        count = len(self.places)
+        firsts = self.by_name and 3 < count < num_frames and set(self.places) == set(range(count))
+        return firsts and any(-(-num_frames // k) == count for k in _SPACINGS)
+
 
 def number_in(path: str) -> int | None:
     """The last number in a file's name, or None."""

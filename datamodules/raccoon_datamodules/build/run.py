@@ -242,7 +242,8 @@ def _make(
                     progress(number, len(jobs))
         except BaseException:
             # The processes would finish their videos first, of many clips perhaps.
-            items.stop()
+            with suppress(OSError):
+                items.stop()
             raise
     for video in videos:
         report.findings += records[video.name].findings
