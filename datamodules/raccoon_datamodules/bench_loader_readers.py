@@ -61,7 +61,7 @@ class Bare(Reader):
             data = dict(zip(job.suffixes, read(job.shard, job.ranges), strict=True))
             meta = load_meta(data[members.META])
             load_object(data[job.record], job.record, meta=meta)
-            load_mask(data[job.mask], job.mask, meta=meta)
+            load_mask(data[job.mask], job.mask, meta=meta, frames=job.frames)
             for clip in job.clips:
                 decode_bytes(data[clip], job.frames, 1, size=self.workload.size)
             yield 1

@@ -82,8 +82,8 @@ def pack(mask: ArrayLike) -> dict[str, NDArray]:
     return {"bits": np.packbits(mask), "shape": np.asarray(mask.shape, dtype=np.int64)}
 
 
-def unpack(members: Mapping[str, NDArray]) -> NDArray[np.uint8]:
-    """Undo `pack`: the arrays ``bits`` and ``shape`` back to uint8 {0, 1} [F, H, W].
+def unpack(members: Mapping[str, NDArray], frames: Sequence[int] | None = None) -> NDArray[np.uint8]:
+    """Undo `pack`: the arrays ``bits`` and ``shape`` back to uint8 {0, 1} [F, H, W], or only some frames of it.
 
     Raises:
         ValueError: if an array is missing, has another type than `pack` gives, or the number of bits is not F H W.
@@ -97,11 +97,15 @@ def unpack(members: Mapping[str, NDArray]) -> NDArray[np.uint8]:
         raise ValueError(f"the bits of a packed mask must be uint8 [N], got {bits.dtype} {list(bits.shape)}")
     if shape.dtype.kind not in "iu" or shape.shape != (3,) or (shape < 1).any():
         raise ValueError(f"the shape of a packed mask must be three whole numbers F, H, W, got {shape.tolist()}")
-    frames, height, width = (int(number) for number in shape)
-    count = frames * height * width
+    num_frames, height, width = (int(number) for number in shape)
+    count = num_frames * height * width
     if bits.size != (count + 7) // 8:
         raise ValueError(f"a packed mask of shape {shape.tolist()} needs {(count + 7) // 8} bytes, got {bits.size}")
-    return np.unpackbits(bits, count=count).reshape(frames, height, width)
+    if frames is not None and height * width % 8 == 0:
+        some = np.unpackbits(bits.reshape(num_frames, -1)[list(frames)], axis=1)
+        return some.reshape(len(some), height, width)
+    mask = np.unpackbits(bits, count=count).reshape(num_frames, height, width)
+    return mask if frames is None else mask[list(frames)]
 
 
 def read_masks(path: str | Path, *, video: Video, object_ids: Sequence[int] | None = None) -> Masks:

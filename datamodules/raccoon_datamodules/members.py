@@ -10,6 +10,7 @@ import re
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -192,8 +193,8 @@ def dump_mask(mask: NDArray[np.uint8]) -> bytes:
     return archive.getvalue()
 
 
-def load_mask(data: bytes, member: str, *, meta: MetaRecord) -> NDArray[np.uint8]:
-    """Undo `dump_mask`: uint8 {0, 1} [F, H, W].
+def load_mask(data: bytes, member: str, *, meta: MetaRecord, frames: Sequence[int] | None = None) -> NDArray[np.uint8]:
+    """Undo `dump_mask`: uint8 {0, 1} [F, H, W], or only some frames of it.
 
     Raises:
         MemberError: if it is not such an npz, holds a pickle, is larger than the clip needs, or has another size.
@@ -203,7 +204,9 @@ def load_mask(data: bytes, member: str, *, meta: MetaRecord) -> NDArray[np.uint8
     limit = meta.num_frames * meta.height * (meta.width // 8 + 1) + 4096
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            mask = masks.unpack({name: _read_array(archive, f"{name}.npy", limit) for name in ("bits", "shape")})
+            arrays = {name: _read_array(archive, f"{name}.npy", limit) for name in ("bits", "shape")}
+        stored = tuple(arrays["shape"].tolist())
+        mask = masks.unpack(arrays, frames if stored == shape else None)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -218,7 +221,7 @@ def load_mask(data: bytes, member: str, *, meta: MetaRecord) -> NDArray[np.uint8
         tokenize.TokenError,
     ) as err:
         raise MemberError(member, f"must be a bit-packed npz without pickles: {err}") from err
-    if mask.shape != shape:
+    if stored != shape:
         raise MemberError(member, f"mask must be [F, H, W] like the video's {list(shape)}, got {list(mask.shape)}")
     return mask
 

@@ -115,8 +115,7 @@ class MemberView:
         """Mask uint8 {0, 1} [n, H, W] of one object."""
         suffix = members.object_suffix("mask", object_id)
         self._check_frames(frames)
-        mask = members.load_mask(self.bytes_of(suffix), suffix, meta=self.meta)
-        return mask if frames is None else mask[list(frames)]
+        return members.load_mask(self.bytes_of(suffix), suffix, meta=self.meta, frames=frames)
 
     def object(self, object_id: str, /) -> ObjectInfo:
         """An object's record."""

@@ -58,3 +58,11 @@ def test_frames_that_are_not_there_are_refused_by_number():
     for wrong in ([], [-1], [2, 2], [6]):
         with pytest.raises(ValueError, match="frame_indices must increase within"):
             decode_bytes(data, wrong, 1)
+
+
+@pytest.mark.parametrize("size", [16, 5], ids=["bytes end with a frame", "they do not"])
+def test_masks_of_some_frames_are_some_of_all(make_sample, size):
+    view = MemberView(encode(make_sample(size=size, num_frames=6)))
+    whole = view.mask("1")
+    for frames in ([0], [1, 3, 4], [5], list(range(6))):
+        assert np.array_equal(view.mask("1", frames), whole[frames])
