@@ -14,7 +14,7 @@ from raccoon_datamodules.datamodule import VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
-from raccoon_datamodules.pixels import stack_planes
+from raccoon_datamodules.pixels import float_planes
 from raccoon_datamodules.tasks import (
     P2V_TASKS,
     Choice,
@@ -167,4 +167,4 @@ def _masks(masks: list[NDArray[np.uint8]]) -> Tensor:
 
 def _pixels(clips: list[NDArray[np.uint8]]) -> Tensor:
     """Clips uint8 [F, H, W, 3] to float32 [B, F, 3, H, W] in [-1, 1]."""
-    return stack_planes(clips).float().div_(127.5).sub_(1.0)
+    return float_planes(clips, divisor=127.5, minus=1.0)

@@ -16,7 +16,7 @@ from raccoon_datamodules.datamodule import HeldOut, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
-from raccoon_datamodules.pixels import stack_planes
+from raccoon_datamodules.pixels import float_planes
 from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PPlan, check_weights, pictures, plan_v2p
 from raccoon_datamodules.view import SampleView
 
@@ -131,7 +131,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         cached = [value.features for value in values if value.features is not None]
         frames: Tensor | None = None
         if not cached or len(cached) < len(values):
-            frames = stack_planes([self._frames(value) for value in values]).float().div_(255.0)
+            frames = float_planes([self._frames(value) for value in values], divisor=255.0)
             cached = []
         return V2PBatch(
             frames=frames,

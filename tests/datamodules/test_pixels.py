@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from raccoon_datamodules.members import MemberError
-from raccoon_datamodules.pixels import resize, resize_frame, stack_planes
+from raccoon_datamodules.pixels import float_planes, resize, resize_frame, stack_planes
 from raccoon_datamodules.sample import encode
 from raccoon_datamodules.video import Video, encode_clip
 from raccoon_datamodules.video_bytes import decode_bytes
@@ -66,3 +66,12 @@ def test_masks_of_some_frames_are_some_of_all(make_sample, size):
     whole = view.mask("1")
     for frames in ([0], [1, 3, 4], [5], list(range(6))):
         assert np.array_equal(view.mask("1", frames), whole[frames])
+
+
+@pytest.mark.parametrize("piece", [1, 500, 1500, 1 << 18], ids=lambda n: f"pieces of {n}")
+def test_floats_are_those_of_a_permuted_copy_bit_for_bit(monkeypatch, piece):
+    monkeypatch.setattr("raccoon_datamodules.pixels._PIECE", piece)
+    clips = [clip().frames, clip().frames[::-1].copy()]
+    wanted = torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).contiguous().float()
+    assert torch.equal(float_planes(clips, divisor=255.0), wanted.div(255.0))
+    assert torch.equal(float_planes(clips, divisor=127.5, minus=1.0), wanted.div(127.5).sub(1.0))
