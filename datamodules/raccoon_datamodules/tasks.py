@@ -59,6 +59,9 @@ _OBJECT_MEMBERS: dict[str, tuple[members.ObjectMember, ...]] = {
     "change": ("object", "mask"),
 }
 
+# Data sets are built before anybody has described them; what needs no words (layout, remove) trains on them as well.
+_ANNOTATE = "write it with `raccoon vplm annotate`, or train on tasks without words"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -206,7 +209,8 @@ def make_v2p(
 ) -> V2PExample:
     """The example of a describer's task at ``num_frames`` frames of ``size`` (height, width).
 
-    A described clip's answer is one of its phrasings, drawn evenly. Raises MemberError if a member cannot be read.
+    A described clip's answer is one of its phrasings, drawn evenly. Raises MemberError if a member cannot be read, or
+    a description that is to be learned has not been written.
     """
     plan = plan_v2p(view, choice, num_frames=num_frames, rng=rng, sampling=sampling)
     return V2PExample(
@@ -226,8 +230,10 @@ def plan_v2p(
     frames = sample_frames(view.num_frames, num_frames, sampling=sampling, rng=rng)
     if choice.task == "describe":
         every = view.paragraphs()
-        answer = str(every[int(rng.random() * len(every))])
-        return V2PPlan(members.VIDEO, tuple(frames), "describe", prompts.DESCRIBE_ALL, answer, view.key)
+        paragraph = every[int(rng.random() * len(every))]
+        if not paragraph.description:
+            raise MemberError(members.PARAGRAPH, f"the clip has no description; {_ANNOTATE}")
+        return V2PPlan(members.VIDEO, tuple(frames), "describe", prompts.DESCRIBE_ALL, str(paragraph), view.key)
     info = view.object(_object_of(choice))
     frames = _with_object(frames, info)
     if choice.task == "describe_object":
@@ -249,7 +255,8 @@ def make_p2v(
 ) -> P2VExample:
     """The example of a painter's task at ``num_frames`` frames of ``size`` (height, width).
 
-    Raises MemberError if a member cannot be read. Source: section 3.3, "Video Diffusion Model Fine-tuning".
+    Raises MemberError if a member cannot be read, or the task needs a description that has not been written.
+    Source: section 3.3, "Video Diffusion Model Fine-tuning".
     """
     plan = plan_p2v(view, choice, num_frames=num_frames, rng=rng, sampling=sampling)
     return painted(view, plan, size)
@@ -343,6 +350,8 @@ def _object_of(choice: Choice) -> str:
 
 
 def _described(info: ObjectInfo) -> ObjectDescription:
+    if not info.description:
+        raise MemberError(object_suffix("object", info.id), f"the object has no description; {_ANNOTATE}")
     return ObjectDescription(info.name, info.description)
 
 

@@ -9,6 +9,7 @@ from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.masks import boxes_of, mask_of_boxes
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.order import draw
+from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.pixels import resize
 from raccoon_datamodules.sample import encode
 from raccoon_datamodules.tasks import (
@@ -226,6 +227,25 @@ def test_an_object_that_is_never_seen_is_a_bad_sample(make_sample):
     record = dataclasses.replace(sample.objects[0], mask=mask, boxes=boxes_of(mask))
     with pytest.raises(MemberError, match=r"object-1.json: the object is in no frame of the clip"):
         p2v("add", dataclasses.replace(sample, objects=(record,)))
+
+
+def undescribed(sample):
+    record = dataclasses.replace(sample.objects[0], description="")
+    paragraph = Paragraph("", (ObjectDescription(record.name, ""),))
+    return dataclasses.replace(sample, paragraph=paragraph, phrasings=(), objects=(record,), edits=())
+
+
+@pytest.mark.parametrize("task", ["describe", "describe_object", "add", "change"])
+def test_words_that_nobody_has_written_are_not_learned(make_sample, task):
+    make = v2p if task in V2P_TASKS else p2v
+    with pytest.raises(MemberError, match=r"has no description; write it with `raccoon vplm annotate`"):
+        make(task, undescribed(make_sample()))
+
+
+def test_what_needs_no_words_is_learned_before_anybody_has_written_any(make_sample):
+    sample = undescribed(make_sample())
+    assert v2p("layout", sample).answer == v2p("layout", make_sample()).answer
+    assert p2v("remove", sample).prompt == prompts.paint_prompt("remove")
 
 
 def test_frames_are_resized_by_area_when_they_shrink():
