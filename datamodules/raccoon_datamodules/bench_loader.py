@@ -119,7 +119,7 @@ def compare(load: Workload, *, workers: Sequence[int], batch: int, repeats: int,
     num_samples = max(load.num_samples * passes, 2 * batch * max(1, *workers)) // batch * batch
     readers: list[Reader] = []
     for kind in READERS:
-        for number in [0] if kind is Bare else workers:
+        for number in [0] if issubclass(kind, Bare) else workers:
             readers.append(kind(load, num_samples=num_samples, batch_size=batch, num_workers=number))
     rates: dict[int, list[float]] = {i: [] for i in range(len(readers))}
     firsts: dict[int, list[float]] = {i: [] for i in range(len(readers))}

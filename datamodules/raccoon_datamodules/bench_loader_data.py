@@ -54,7 +54,7 @@ def synthetic_workload(work: Path, *, count: int, num_shards: int = 8) -> Worklo
 def clips_workload(
     work: Path, clips: Path, *, max_frames: int = 48, num_frames: int = 16, size: tuple[int, int] = (336, 336)
 ) -> Workload:
-    """Real clips at the size they have, stored as H.264; 16 frames of 336 x 336 are asked for of each.
+    """Real clips at the size they have, stored as H.264; of each, 16 frames of 336 x 336 of two clips are asked for.
 
     Raises:
         FileNotFoundError: if there is no video in the folder.
@@ -65,7 +65,7 @@ def clips_workload(
     shards = work / "clips"
     items = list(_clips(paths, max_frames))
     write_encoded(items, shards, samples_per_shard=max(1, len(items) // 4), overwrite=True)
-    return Workload("clips", shards, unpack(shards, work / "clips-files"), len(items), "change", num_frames, size)
+    return Workload("clips", shards, unpack(shards, work / "clips-files"), len(items), "remove", num_frames, size)
 
 
 def unpack(shards: Path, folder: Path) -> Path:
@@ -90,6 +90,8 @@ def _clips(paths: Iterable[Path], max_frames: int) -> Iterator[tuple[str, dict[s
         mask[:, video.height // 4 : video.height // 2, video.width // 4 : video.width // 2] = 1
         name, text = "Thing", "What is seen in the middle of the picture."
         paragraph = Paragraph(f"The clip {path.stem}.", (ObjectDescription(name, text),))
-        record = ObjectRecord("1", name, "thing", text, mask, boxes_of(mask), None, {})
+        # Nobody has removed anything here: the mirrored clip is another one that costs as much to decode.
+        other = video.with_frames(np.ascontiguousarray(video.frames[:, :, ::-1]))
+        record = ObjectRecord("1", name, "thing", text, mask, boxes_of(mask), other, {})
         sample = VplmSample(f"clip-{number:04d}", video, paragraph, (record,))
         yield sample.key, encode(sample, encode_video=partial(encode_clip, crf=CLIP_CRF))

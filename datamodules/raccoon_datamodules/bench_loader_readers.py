@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from raccoon_datamodules import members
@@ -22,7 +24,7 @@ from raccoon_datamodules.members import load_mask, load_meta, load_object, objec
 from raccoon_datamodules.order import draw
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.sources import ShardSource
-from raccoon_datamodules.tasks import P2VExample, choices, painted, plan_p2v
+from raccoon_datamodules.tasks import P2VExample, choices, painted, plan_p2v, resize_mask
 from raccoon_datamodules.video_bytes import decode_bytes
 from raccoon_datamodules.view import MemberView
 
@@ -55,16 +57,37 @@ class Bare(Reader):
 
     def batches(self) -> Iterator[int]:
         """See `Reader.batches`."""
+        for _ in self._decoded():
+            yield 1
+
+    def _decoded(self) -> Iterator[tuple[NDArray[np.uint8], ...]]:
+        """The mask as stored and the clips of each sample."""
         # The same fast way to the bytes that the loader has, without its checksums.
         read = ShardSource(self.workload.shards)._reader.read_many
         for job in self._jobs:
             data = dict(zip(job.suffixes, read(job.shard, job.ranges), strict=True))
             meta = load_meta(data[members.META])
             load_object(data[job.record], job.record, meta=meta)
-            load_mask(data[job.mask], job.mask, meta=meta, frames=job.frames)
-            for clip in job.clips:
-                decode_bytes(data[clip], job.frames, 1, size=self.workload.size)
-            yield 1
+            mask = load_mask(data[job.mask], job.mask, meta=meta, frames=job.frames)
+            yield mask, *(decode_bytes(data[c], job.frames, 1, size=self.workload.size).frames for c in job.clips)
+
+
+class BareBatches(Bare):
+    """The bare loop, and its frames and masks as the float batches that training takes; nothing else."""
+
+    name = "bare loop, batched"
+
+    def batches(self) -> Iterator[int]:
+        """See `Reader.batches`."""
+        make = _Make(self.workload)
+        waiting: list[P2VExample] = []
+        for mask, *clips in self._decoded():
+            small = resize_mask(mask, self.workload.size)
+            waiting.append(P2VExample(clips[0], clips[-1], small, "", "remove", ""))
+            if len(waiting) == self.batch_size:
+                make.batch(waiting)
+                yield len(waiting)
+                waiting = []
 
 
 class Ours(Reader):
@@ -144,7 +167,7 @@ class Folder(Reader):
         yield from _sizes(loader)
 
 
-READERS: tuple[type[Reader], ...] = (Bare, Ours, WebDataset, Folder)
+READERS: tuple[type[Reader], ...] = (Bare, BareBatches, Ours, WebDataset, Folder)
 
 
 @dataclass(frozen=True, slots=True)
