@@ -4,9 +4,8 @@ x [F, C, H, W] and labels [F, H, W] of local ids give means [F, S, C] and counts
 and count 0. Sums are float32 (float64 for float64 input; exact integers for uint8). The algorithm reads every pixel and
 label once: F*H*W*(C*itemsize(x) + itemsize(labels)) bytes. The gradient flows to x and is a gather.
 
-Both backends are deterministic on the CPU. On a GPU the grid kernel is deterministic whenever the labels keep the
-locality that `grid` promises; other label maps use atomic additions, or a stable sort where
-`torch.use_deterministic_algorithms` is on.
+Both backends are deterministic on the CPU. On a GPU the kernels are deterministic with `grid`; without it they use
+atomic additions, or a stable sort where `torch.use_deterministic_algorithms` is on or there are many channels.
 
 Source: RACCooN, section 3.1, "mean pixel feature per superpixel"; which features is open, see docs/differences.md.
 """
@@ -185,7 +184,7 @@ def superpixel_mean(
         num_superpixels: S, how many ids a frame may use; unused ids are allowed.
         grid: (ny, nx) promises that S = ny*nx cells of ceil(H/ny) x ceil(W/nx) pixels tile the frame and that each
             pixel's label is one of the 3x3 cells around its own, as a superpixel grid gives. The GPU then needs no
-            atomics. Where the promise is broken the result stays right, and its last bits may vary on a GPU.
+            atomics. A frame that breaks the promise stays right and deterministic, but costs milliseconds there.
         backend: "auto", "triton" or "torch"; see `raccoon_kernels.dispatch`.
         checked: whether label values are checked: None checks CPU tensors only, True waits for the GPU.
 
