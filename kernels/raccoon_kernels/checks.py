@@ -21,16 +21,21 @@ def is_checked(checked: bool | None, device: torch.device) -> bool:
 
 
 def check_labels(labels: Tensor) -> None:
-    """Check the kind and rank of a label map.
+    """Check the kind and rank of a label map; raises as `check_label_metadata` does."""
+    check_label_metadata(labels.dtype, labels.shape)
+
+
+def check_label_metadata(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Check the dtype and shape of a label map.
 
     Raises:
         TypeError: labels is not int16, int32 or int64.
         ValueError: labels is not [F, H, W] with at least one pixel.
     """
-    if labels.dtype not in LABEL_DTYPES:
-        raise TypeError(f"labels must be int16, int32 or int64, got {labels.dtype}; convert them with labels.int()")
-    if labels.ndim != 3 or labels.numel() == 0:
-        raise ValueError(f"labels must be [F, H, W] with at least one pixel, got {list(labels.shape)}")
+    if dtype not in LABEL_DTYPES:
+        raise TypeError(f"labels must be int16, int32 or int64, got {dtype}; convert them with labels.int()")
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"labels must be [F, H, W] with at least one pixel, got {list(shape)}")
 
 
 def check_label_values(labels: Tensor, num_superpixels: int) -> None:

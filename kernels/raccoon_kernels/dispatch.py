@@ -47,6 +47,14 @@ def _log_once(op: str, choice: Choice) -> None:
     _log.info("%s runs on %s: %s", op, choice.backend, choice.reason)
 
 
+@cache
+def _triton_choice(op: str, backend: str) -> Choice:
+    choice = Choice("triton", "asked for" if backend == "triton" else "cuda tensors")
+    if backend == "auto":
+        _log_once(op, choice)
+    return choice
+
+
 def choose(op: str, backend: str, device: torch.device, *, unsupported: str | None = None) -> Choice:
     """Choose the implementation of `op` for tensors on `device`.
 
@@ -63,6 +71,9 @@ def choose(op: str, backend: str, device: torch.device, *, unsupported: str | No
         ValueError: backend is none of the three names.
         RuntimeError: "triton" was asked for and cannot run here.
     """
+    # First what a GPU's every call asks, in as little Python as possible.
+    if unsupported is None and device.type == "cuda" and backend in ("auto", "triton") and has_triton():
+        return _triton_choice(op, backend)
     if backend not in get_args(Backend):
         raise ValueError(f"backend of {op} must be one of {', '.join(get_args(Backend))}, got {backend!r}")
     if backend == "torch":
@@ -96,9 +107,14 @@ def call(
     would only call the function, and with a gradient to record, `function`, which is the op's autograd without those
     layers.
     """
-    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-    if torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+    if torch.compiler.is_compiling():
         return op(*arguments)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    needs_gradient = False
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if type(argument) not in (Tensor, torch.nn.Parameter):
+                return op(*arguments)
+            needs_gradient |= argument.requires_grad
+    if needs_gradient and torch.is_grad_enabled():
         return op(*arguments) if function is None else function.apply(*arguments)
     return plain(*arguments)

@@ -69,7 +69,10 @@ class Launch:
                 self(*tensors)
             return
         # What was compiled for aligned pointers may load 16 bytes at a time.
-        is_aligned = not any(tensor.data_ptr() % 16 for tensor in tensors)
+        bits = 0
+        for tensor in tensors:
+            bits |= tensor.data_ptr()
+        is_aligned = not bits % 16
         if is_aligned and device == self._device:
             self._compiled(*tensors, *self._rest)
             return

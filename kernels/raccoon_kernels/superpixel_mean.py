@@ -11,13 +11,14 @@ Source: RACCooN, section 3.1, "mean pixel feature per superpixel"; which feature
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from raccoon_kernels.checks import check_label_values, check_labels, is_checked
+from raccoon_kernels.checks import check_label_metadata, check_label_values, is_checked
 from raccoon_kernels.dispatch import call, choose
 
 X_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
@@ -167,6 +168,35 @@ class SuperpixelMean(torch.autograd.Function):
         return (grad, *[None] * 5)
 
 
+@lru_cache(maxsize=64)
+def _check_metadata(
+    x_dtype: torch.dtype,
+    x_shape: tuple[int, ...],
+    x_device: torch.device,
+    label_dtype: torch.dtype,
+    label_shape: tuple[int, ...],
+    label_device: torch.device,
+    num_superpixels: int,
+    grid: tuple[int, ...] | None,
+) -> None:
+    """Check what costs nothing; what passed is remembered, as a loop asks the same every time."""
+    if x_dtype not in X_DTYPES:
+        raise TypeError(
+            f"x must be float16, bfloat16, float32, float64 or uint8, got {x_dtype}; convert it with x.float()"
+        )
+    check_label_metadata(label_dtype, label_shape)
+    if len(x_shape) != 4 or x_shape[0] != label_shape[0] or x_shape[2:] != label_shape[1:] or x_shape[1] == 0:
+        raise ValueError(
+            f"x must be [F, C, H, W] with C >= 1 over labels [F, H, W] = {list(label_shape)}, got {list(x_shape)}"
+        )
+    if x_device != label_device:
+        raise ValueError(f"x and labels must be on one device, got {x_device} and {label_device}")
+    if num_superpixels < 1:
+        raise ValueError(f"num_superpixels must be at least 1, got {num_superpixels}")
+    if grid is not None and (len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != num_superpixels):
+        raise ValueError(f"grid must be (ny, nx) with ny * nx = num_superpixels = {num_superpixels}, got {grid}")
+
+
 def superpixel_mean(
     x: Tensor,
     labels: Tensor,
@@ -199,21 +229,10 @@ def superpixel_mean(
 
     Source: RACCooN, section 3.1.
     """
-    if x.dtype not in X_DTYPES:
-        raise TypeError(
-            f"x must be float16, bfloat16, float32, float64 or uint8, got {x.dtype}; convert it with x.float()"
-        )
-    check_labels(labels)
-    if x.ndim != 4 or x.shape[0] != labels.shape[0] or x.shape[2:] != labels.shape[1:] or x.shape[1] == 0:
-        raise ValueError(
-            f"x must be [F, C, H, W] with C >= 1 over labels [F, H, W] = {list(labels.shape)}, got {list(x.shape)}"
-        )
-    if x.device != labels.device:
-        raise ValueError(f"x and labels must be on one device, got {x.device} and {labels.device}")
-    if num_superpixels < 1:
-        raise ValueError(f"num_superpixels must be at least 1, got {num_superpixels}")
-    if grid is not None and (len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != num_superpixels):
-        raise ValueError(f"grid must be (ny, nx) with ny * nx = num_superpixels = {num_superpixels}, got {tuple(grid)}")
+    shape = None if grid is None else tuple(grid)
+    # A compiler traces the checks themselves and warns of the cache.
+    check = _check_metadata.__wrapped__ if torch.compiler.is_compiling() else _check_metadata
+    check(x.dtype, x.shape, x.device, labels.dtype, labels.shape, labels.device, num_superpixels, shape)
     means, counts = call(
         _superpixel_mean,
         _run_superpixel_mean,
