@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raccoon_datamodules.build.chat import ChatStopped
+from raccoon_datamodules.annotate.chat import ChatStopped
 
 # Trying again may help; 409 is a lock, 425 "too early".
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})

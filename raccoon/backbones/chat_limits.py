@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from raccoon_datamodules.build.chat import ChatStopped
+from raccoon_datamodules.annotate.chat import ChatStopped
 
 _WINDOW = 60.0  # seconds; providers count per minute
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from raccoon.backbones.chat_errors import Failure, address_of, failure_of, key_from
 from raccoon.backbones.chat_limits import RateLimit, Spending
-from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
+from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
 
 # OpenAI's count of a picture: it is shrunk to fit 2048 x 2048, then to a short side of 768, and cut in tiles of 512.
 _TILE, _PER_TILE, _PER_IMAGE = 512, 170, 85

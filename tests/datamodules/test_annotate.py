@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raccoon_datamodules.build.annotate import (
+from raccoon_datamodules.annotate.annotator import (
     AnnotateSettings,
     AnnotationFailed,
     Annotator,
@@ -10,7 +10,11 @@ from raccoon_datamodules.build.annotate import (
     complaints,
     replaced,
 )
-from raccoon_datamodules.build.annotate_prompts import (
+from raccoon_datamodules.annotate.caption_matching import Candidate, label_of, match_objects
+from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused
+from raccoon_datamodules.annotate.chat_cache import CachedChat
+from raccoon_datamodules.annotate.frame_grid import frame_grid, grid_size, uniform_indices
+from raccoon_datamodules.annotate.prompts import (
     EXAMPLE,
     annotation_prompt,
     change_question,
@@ -18,10 +22,6 @@ from raccoon_datamodules.build.annotate_prompts import (
     read_changes,
     read_choice,
 )
-from raccoon_datamodules.build.caption_matching import Candidate, label_of, match_objects
-from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused
-from raccoon_datamodules.build.chat_cache import CachedChat
-from raccoon_datamodules.build.frame_grid import frame_grid, grid_size, uniform_indices
 from raccoon_datamodules.members import ObjectInfo
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
-from raccoon_datamodules.build.chat_cache import CachedChat
-from raccoon_datamodules.build.thread_pool import WorkBroke, in_threads
+from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
+from raccoon_datamodules.annotate.chat_cache import CachedChat
+from raccoon_datamodules.annotate.thread_pool import WorkBroke, in_threads
 
 IMAGE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from raccoon_datamodules.build.corrections import (
+from raccoon_datamodules.annotate.corrections import (
     Corrections,
     entry,
     load_corrections,
@@ -11,7 +11,7 @@ from raccoon_datamodules.build.corrections import (
     reviewed_keys,
     save_template,
 )
-from raccoon_datamodules.build.statistics import PAPER, beside_paper, describe_statistics, paragraph_words
+from raccoon_datamodules.annotate.statistics import PAPER, beside_paper, describe_statistics, paragraph_words
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 
 

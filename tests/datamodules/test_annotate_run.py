@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from raccoon_datamodules import members
-from raccoon_datamodules.build import annotate_run
-from raccoon_datamodules.build.annotate import AnnotateSettings, Annotator
-from raccoon_datamodules.build.annotate_estimate import estimate_run, plain_count
-from raccoon_datamodules.build.annotate_members import is_described
-from raccoon_datamodules.build.annotate_run import DatasetAnnotator
-from raccoon_datamodules.build.chat import ChatError, ChatStopped
-from raccoon_datamodules.build.chat_cache import CachedChat
-from raccoon_datamodules.check import check_shards
+from raccoon_datamodules.annotate import run as annotate_run
+from raccoon_datamodules.annotate.annotator import AnnotateSettings, Annotator
+from raccoon_datamodules.annotate.chat import ChatError, ChatStopped
+from raccoon_datamodules.annotate.chat_cache import CachedChat
+from raccoon_datamodules.annotate.estimate import estimate_run, plain_count
+from raccoon_datamodules.annotate.members import is_described
+from raccoon_datamodules.annotate.run import DatasetAnnotator
+from raccoon_datamodules.examine.check import check_shards
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import ObjectRecord, VplmSample, encode

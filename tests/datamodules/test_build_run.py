@@ -24,7 +24,7 @@ from raccoon_datamodules.build.keys import SplitPolicy
 from raccoon_datamodules.build.options import BuildOptions, Sampling
 from raccoon_datamodules.build.run import build
 from raccoon_datamodules.build.staging import Items, locked
-from raccoon_datamodules.check import check_shards
+from raccoon_datamodules.examine.check import check_shards
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.sample import decode
 from raccoon_datamodules.sources import ShardSource

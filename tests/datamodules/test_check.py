@@ -9,8 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from raccoon_datamodules import check_report
-from raccoon_datamodules.check import CheckReport, check_shards, check_splits, reindex
+from raccoon_datamodules.examine import report as check_report
+from raccoon_datamodules.examine.check import CheckReport, check_shards, check_splits, reindex
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.members import dump_mask

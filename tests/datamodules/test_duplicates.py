@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from raccoon_datamodules.duplicates import MAX_BITS, MAX_LEVELS, Copy, find_copies
-from raccoon_datamodules.fingerprints import Fingerprint, distances, fingerprint, frame_hash
+from raccoon_datamodules.examine.duplicates import MAX_BITS, MAX_LEVELS, Copy, find_copies
+from raccoon_datamodules.examine.fingerprints import Fingerprint, distances, fingerprint, frame_hash
 from raccoon_datamodules.synthetic import make_sample
 
 
@@ -148,7 +148,7 @@ def test_the_search_finds_every_pair_within_the_limit() -> None:
 
 
 def test_many_equal_hashes_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raccoon_datamodules.duplicates._BLOCK", 7)
+    monkeypatch.setattr("raccoon_datamodules.examine.duplicates._BLOCK", 7)
     grey = np.full((8, 8, 8, 3), 100, np.uint8)
     clips = [Fingerprint(bytes([n]), np.full(8, 5, np.uint64), grey, False) for n in range(20)]
     assert find_copies(clips, [0] * 20) == [Copy(n, 0, 0.0, 0.0) for n in range(1, 20)]

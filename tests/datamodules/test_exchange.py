@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raccoon_datamodules import exchange, exchange_export
-from raccoon_datamodules.check import check_shards
-from raccoon_datamodules.exchange import EXTRA_FIELD
-from raccoon_datamodules.exchange_export import export_messages
-from raccoon_datamodules.exchange_import import import_messages
+from raccoon_datamodules.examine.check import check_shards
+from raccoon_datamodules.exchange import exporting as exchange_export
+from raccoon_datamodules.exchange import report as exchange
+from raccoon_datamodules.exchange.exporting import export_messages
+from raccoon_datamodules.exchange.importing import import_messages
+from raccoon_datamodules.exchange.report import EXTRA_FIELD
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph

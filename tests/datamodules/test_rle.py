@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from raccoon_datamodules.rle import decode_rle, encode_rle
+from raccoon_datamodules.exchange.rle import decode_rle, encode_rle
 
 ROW, COLUMN = np.mgrid[:48, :64]
 DISC = ((ROW - 20) ** 2 + (COLUMN - 30) ** 2 < 200).astype(np.uint8)

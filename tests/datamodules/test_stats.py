@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from raccoon_datamodules.examine.stats import MEASURES, DataStats, gather
+from raccoon_datamodules.examine.stats_plots import draw, prepare
+from raccoon_datamodules.examine.stats_text import sparkline, table
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import encode
-from raccoon_datamodules.stats import MEASURES, DataStats, gather
-from raccoon_datamodules.stats_plots import draw, prepare
-from raccoon_datamodules.stats_text import sparkline, table
 from raccoon_datamodules.writer import write_encoded, write_shards
 
 

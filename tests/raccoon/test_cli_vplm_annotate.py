@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raccoon.cli.main import main
-from raccoon_datamodules.check import check_shards
+from raccoon_datamodules.examine.check import check_shards
 from raccoon_datamodules.sources import ShardSource
 
 pytest.importorskip("openai", reason="openai is not installed")

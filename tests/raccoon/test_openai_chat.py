@@ -14,7 +14,7 @@ from raccoon.backbones import OpenAIChat
 from raccoon.backbones.chat_errors import _retry_after
 from raccoon.backbones.chat_limits import RateLimit, Spending
 from raccoon.testing import check_chat
-from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
+from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
 
 pytest.importorskip("openai", reason="openai is not installed")
 

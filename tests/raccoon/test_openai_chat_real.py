@@ -14,8 +14,8 @@ import pytest
 
 from raccoon.backbones import OpenAIChat
 from raccoon.cli.main import main
-from raccoon_datamodules.build.chat import AnswerCut, ChatError
-from raccoon_datamodules.check import check_shards
+from raccoon_datamodules.annotate.chat import AnswerCut, ChatError
+from raccoon_datamodules.examine.check import check_shards
 from raccoon_datamodules.sources import ShardSource
 
 for package in ("openai", "fastapi", "uvicorn"):

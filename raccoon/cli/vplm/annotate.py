@@ -9,7 +9,7 @@ from raccoon.cli.console import filled
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
     from raccoon.recipes import Recipe
-    from raccoon_datamodules.build.annotate import Annotator
+    from raccoon_datamodules.annotate.annotator import Annotator
 
 EPILOG = """examples:
   raccoon vplm annotate built/train --out described/train --dry-run
@@ -68,8 +68,8 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     from pathlib import Path
 
     from raccoon import recipes
-    from raccoon_datamodules.build.annotate import AnnotateSettings, Annotator
-    from raccoon_datamodules.build.chat_cache import CachedChat
+    from raccoon_datamodules.annotate.annotator import AnnotateSettings, Annotator
+    from raccoon_datamodules.annotate.chat_cache import CachedChat
 
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
@@ -98,8 +98,8 @@ def _estimate(args: argparse.Namespace, console: "Console", chat: Any, annotator
     from pathlib import Path
 
     from raccoon.backbones import OpenAIChat
-    from raccoon_datamodules.build.annotate_estimate import estimate_run, plain_count
-    from raccoon_datamodules.build.corrections import CORRECTIONS_NAME, load_corrections
+    from raccoon_datamodules.annotate.corrections import CORRECTIONS_NAME, load_corrections
+    from raccoon_datamodules.annotate.estimate import estimate_run, plain_count
 
     ours = chat if isinstance(chat, OpenAIChat) else None
     own = Path(args.out) / "annotation" / "review" / CORRECTIONS_NAME
@@ -152,8 +152,8 @@ def _annotate(args: argparse.Namespace, console: "Console", recipe: "Recipe", an
     from pathlib import Path
 
     from raccoon.backbones import OpenAIChat
-    from raccoon_datamodules.build.annotate_run import DatasetAnnotator
-    from raccoon_datamodules.build.statistics import beside_paper
+    from raccoon_datamodules.annotate.run import DatasetAnnotator
+    from raccoon_datamodules.annotate.statistics import beside_paper
 
     chat = recipe.parts["chat"]
     by = {"chat": type(chat).__name__, **(_identity(chat) or {"recipe": recipe.source})}

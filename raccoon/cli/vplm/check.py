@@ -10,7 +10,7 @@ from raccoon.cli.console import filled
 
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
-    from raccoon_datamodules.check import CheckReport, Problem
+    from raccoon_datamodules.examine.check import CheckReport, Problem
 
 
 def add_parser(verbs: Any) -> None:
@@ -94,7 +94,7 @@ def _write(file: TextIO, value: dict[str, Any]) -> None:
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Examine the data sets; exit code 1 if something is wrong with them."""
     from raccoon_datamodules.atomic import replacing
-    from raccoon_datamodules.check import check_splits, reindex
+    from raccoon_datamodules.examine.check import check_splits, reindex
 
     if args.report and args.bad_list and Path(args.report).resolve() == Path(args.bad_list).resolve():
         raise ValueError(f"--report and --bad-list must be two files, got {args.report} for both")

@@ -7,7 +7,7 @@ from raccoon.cli.console import filled
 
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
-    from raccoon_datamodules.exchange import ExchangeReport
+    from raccoon_datamodules.exchange.report import ExchangeReport
 
 
 def add_parser(verbs: Any) -> None:
@@ -60,7 +60,7 @@ def _add_common(parser: argparse.ArgumentParser, overwrite: str) -> None:
 
 def run_export(args: argparse.Namespace, console: "Console") -> int:
     """Export; exit code 1 if samples had to be left out."""
-    from raccoon_datamodules.exchange_export import export_messages
+    from raccoon_datamodules.exchange.exporting import export_messages
     from raccoon_datamodules.prompts import DESCRIBE_ALL
 
     with console.progress("samples") as progress:
@@ -79,7 +79,7 @@ def run_export(args: argparse.Namespace, console: "Console") -> int:
 
 def run_import(args: argparse.Namespace, console: "Console") -> int:
     """Import; exit code 1 if lines had to be left out."""
-    from raccoon_datamodules.exchange_import import import_messages
+    from raccoon_datamodules.exchange.importing import import_messages
 
     with console.progress("lines") as progress:
         report = import_messages(

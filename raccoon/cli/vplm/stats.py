@@ -29,10 +29,10 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Print the distributions; exit code 1 if nothing could be read."""
-    from raccoon_datamodules.check_report import counted
-    from raccoon_datamodules.stats import gather
-    from raccoon_datamodules.stats_plots import draw, prepare
-    from raccoon_datamodules.stats_text import table
+    from raccoon_datamodules.examine.report import counted
+    from raccoon_datamodules.examine.stats import gather
+    from raccoon_datamodules.examine.stats_plots import draw, prepare
+    from raccoon_datamodules.examine.stats_text import table
 
     files = prepare(args.plots, overwrite=args.overwrite) if args.plots else None
     with console.progress("samples") as progress:

@@ -1,4 +1,4 @@
-"""`raccoon vplm import`: a messages JSONL to shards. The format: `raccoon_datamodules.exchange`.
+"""`raccoon vplm import`: a messages JSONL to shards. The format: `raccoon_datamodules.exchange.report`.
 
 A line that `export_messages` wrote gives back the sample it was made from, clips byte for byte; what it says may have
 been edited meanwhile (the text, the masks), which is then what counts. Any other line gives a clip and the paragraph
@@ -14,8 +14,8 @@ from typing import Any
 
 from raccoon_datamodules import members
 from raccoon_datamodules.build.keys import video_key
-from raccoon_datamodules.exchange import EXTRA_FIELD, ExchangeProblem, ExchangeReport, place_of
-from raccoon_datamodules.exchange_lines import read_answer, restore
+from raccoon_datamodules.exchange.lines import read_answer, restore
+from raccoon_datamodules.exchange.report import EXTRA_FIELD, ExchangeProblem, ExchangeReport, place_of
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import check_split
 from raccoon_datamodules.parallel import ordered

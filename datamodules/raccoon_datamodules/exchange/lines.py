@@ -10,8 +10,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules import masks, members, rle
-from raccoon_datamodules.exchange import EXTRA_FIELD, EXTRA_SCHEMA, place_of
+from raccoon_datamodules import masks, members
+from raccoon_datamodules.exchange import rle
+from raccoon_datamodules.exchange.report import EXTRA_FIELD, EXTRA_SCHEMA, place_of
 from raccoon_datamodules.mask_files import image_files, read_images
 from raccoon_datamodules.members import MemberError, MetaRecord, object_suffix, parse_suffix
 from raccoon_datamodules.paragraph import Paragraph

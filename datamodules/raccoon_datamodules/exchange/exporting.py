@@ -1,4 +1,4 @@
-"""`raccoon vplm export`: shards to JSONL with media files beside. The format: `raccoon_datamodules.exchange`.
+"""`raccoon vplm export`: shards to JSONL with media files beside. The format: `raccoon_datamodules.exchange.report`.
 
 Clips are copied byte for byte and records value for value, so that `import_messages` makes the same samples again. A
 folder is written under another name and renamed when it is complete.
@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules import members, rle
+from raccoon_datamodules import members
 from raccoon_datamodules.atomic import FULL, disk_full
-from raccoon_datamodules.exchange import (
+from raccoon_datamodules.exchange import rle
+from raccoon_datamodules.exchange.report import (
     EXTRA_FIELD,
     EXTRA_SCHEMA,
     TAGS,

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from raccoon_datamodules.check_report import MAX_LISTED
+from raccoon_datamodules.examine.report import MAX_LISTED
 
 EXTRA_FIELD = "raccoon"
 EXTRA_SCHEMA = 1

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raccoon_datamodules.annotate.annotator import Wish, complaints
 from raccoon_datamodules.atomic import replacing
-from raccoon_datamodules.build.annotate import Wish, complaints
 from raccoon_datamodules.paragraph import Paragraph
 
 BATCH = 100

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from raccoon_datamodules.build.statistics import PAPER
-from raccoon_datamodules.check_report import counted
-from raccoon_datamodules.stats import COUNTS, MEASURES, PAPER_MEANS, DataStats
+from raccoon_datamodules.annotate.statistics import PAPER
+from raccoon_datamodules.examine.report import counted
+from raccoon_datamodules.examine.stats import COUNTS, MEASURES, PAPER_MEANS, DataStats
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _BAR = 24

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from raccoon_datamodules.check_report import Problem
+from raccoon_datamodules.examine.report import Problem
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import INDEX_NAME
 from raccoon_datamodules.shard import Shard, tar_headers

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.build.annotate import Annotation
-from raccoon_datamodules.build.corrections import BATCH, CORRECTIONS_NAME, FORMAT
-from raccoon_datamodules.build.statistics import paragraph_words
+from raccoon_datamodules.annotate.annotator import Annotation
+from raccoon_datamodules.annotate.corrections import BATCH, CORRECTIONS_NAME, FORMAT
+from raccoon_datamodules.annotate.statistics import paragraph_words
 
 # A page of a hundred pictures stays at some ten megabytes.
 _MAX_WIDTH = 960

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.build.annotate import Annotator
-from raccoon_datamodules.build.annotate_members import is_described
-from raccoon_datamodules.build.annotate_prompts import EXAMPLE, annotation_prompt, change_question, match_question
-from raccoon_datamodules.build.annotate_reader import DatasetReader, Place
-from raccoon_datamodules.build.caption_matching import label_of
-from raccoon_datamodules.build.corrections import Corrections
-from raccoon_datamodules.build.frame_grid import grid_size, uniform_indices
-from raccoon_datamodules.build.statistics import PAPER
+from raccoon_datamodules.annotate.annotator import Annotator
+from raccoon_datamodules.annotate.caption_matching import label_of
+from raccoon_datamodules.annotate.corrections import Corrections
+from raccoon_datamodules.annotate.frame_grid import grid_size, uniform_indices
+from raccoon_datamodules.annotate.members import is_described
+from raccoon_datamodules.annotate.prompts import EXAMPLE, annotation_prompt, change_question, match_question
+from raccoon_datamodules.annotate.reader import DatasetReader, Place
+from raccoon_datamodules.annotate.statistics import PAPER
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.view import MemberView
 from raccoon_datamodules.wording import name_key

@@ -15,12 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from raccoon_datamodules.check_report import CheckReport, Problem, Severity
-from raccoon_datamodules.check_sample import Examined, check_quickly, check_sample
-from raccoon_datamodules.check_tar import check_folder, check_tar
-from raccoon_datamodules.duplicates import DEFAULT_BITS, MAX_BITS, Copy, find_copies
+from raccoon_datamodules.examine.duplicates import DEFAULT_BITS, MAX_BITS, Copy, find_copies
+from raccoon_datamodules.examine.fingerprints import Fingerprint
+from raccoon_datamodules.examine.report import CheckReport, Problem, Severity
+from raccoon_datamodules.examine.samples import Examined, check_quickly, check_sample
+from raccoon_datamodules.examine.tars import check_folder, check_tar
 from raccoon_datamodules.faults import attempt
-from raccoon_datamodules.fingerprints import Fingerprint
 from raccoon_datamodules.index import INDEX_NAME, Index
 from raccoon_datamodules.members import VIDEO, MemberError
 from raccoon_datamodules.parallel import ordered

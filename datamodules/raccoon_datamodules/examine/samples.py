@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules import masks, members
-from raccoon_datamodules.check_inpainted import compare_inpainted
-from raccoon_datamodules.check_report import Problem, Severity
+from raccoon_datamodules.examine.fingerprints import Fingerprint, fingerprint
+from raccoon_datamodules.examine.inpainted import compare_inpainted
+from raccoon_datamodules.examine.report import Problem, Severity
 from raccoon_datamodules.faults import attempt
-from raccoon_datamodules.fingerprints import Fingerprint, fingerprint
 from raccoon_datamodules.members import ObjectInfo, object_suffix, parse_suffix
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.sample import decode

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.build.annotate_prompts import match_question, read_choice, second_try
-from raccoon_datamodules.build.chat import AnswerCut
+from raccoon_datamodules.annotate.chat import AnswerCut
+from raccoon_datamodules.annotate.prompts import match_question, read_choice, second_try
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.wording import name_key
 

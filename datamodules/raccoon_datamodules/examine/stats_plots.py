@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raccoon_datamodules.atomic import check_writable, replacing
-from raccoon_datamodules.stats import COUNTS, MEASURES, PAPER_MEANS, DataStats
+from raccoon_datamodules.examine.stats import COUNTS, MEASURES, PAPER_MEANS, DataStats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

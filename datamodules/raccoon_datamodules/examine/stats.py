@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules import members
-from raccoon_datamodules.build.statistics import PAPER, paragraph_words
+from raccoon_datamodules.annotate.statistics import PAPER, paragraph_words
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.members import object_suffix
 from raccoon_datamodules.sources import ShardSource

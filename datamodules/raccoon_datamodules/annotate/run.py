@@ -14,22 +14,22 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from raccoon_datamodules.atomic import replacing
-from raccoon_datamodules.build.annotate import Annotation, AnnotationFailed, Annotator, Clip
-from raccoon_datamodules.build.annotate_members import annotated_members, is_described
-from raccoon_datamodules.build.annotate_reader import DatasetReader, Place
-from raccoon_datamodules.build.annotate_report import RunReport, is_ours, write_answers, write_report
-from raccoon_datamodules.build.chat import AnswerRefused, ChatError, ChatStopped
-from raccoon_datamodules.build.corrections import (
+from raccoon_datamodules.annotate.annotator import Annotation, AnnotationFailed, Annotator, Clip
+from raccoon_datamodules.annotate.chat import AnswerRefused, ChatError, ChatStopped
+from raccoon_datamodules.annotate.corrections import (
     CORRECTIONS_NAME,
     Corrections,
     load_corrections,
     reviewed_keys,
     save_template,
 )
-from raccoon_datamodules.build.review import ReviewItem, review_page
-from raccoon_datamodules.build.statistics import describe_statistics
-from raccoon_datamodules.build.thread_pool import in_threads
+from raccoon_datamodules.annotate.members import annotated_members, is_described
+from raccoon_datamodules.annotate.reader import DatasetReader, Place
+from raccoon_datamodules.annotate.report import RunReport, is_ours, write_answers, write_report
+from raccoon_datamodules.annotate.review import ReviewItem, review_page
+from raccoon_datamodules.annotate.statistics import describe_statistics
+from raccoon_datamodules.annotate.thread_pool import in_threads
+from raccoon_datamodules.atomic import replacing
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import INDEX_NAME
 from raccoon_datamodules.members import MemberError

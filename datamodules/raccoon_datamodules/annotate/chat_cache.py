@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused, ChatError, ChatModel, ChatStopped
 from raccoon_datamodules.atomic import replacing
-from raccoon_datamodules.build.chat import AnswerCut, AnswerRefused, ChatError, ChatModel, ChatStopped
 from raccoon_datamodules.faults import attempt as attempt_to
 
 _VERSION = 1

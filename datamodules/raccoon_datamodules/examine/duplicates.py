@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.fingerprints import HASHED_FRAMES, Fingerprint, distances
+from raccoon_datamodules.examine.fingerprints import HASHED_FRAMES, Fingerprint, distances
 
 # The search is complete up to here: 4 bands x (1 flipped bit + 1) - 1.
 MAX_BITS = 7

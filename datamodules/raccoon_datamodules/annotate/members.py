@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from raccoon_datamodules import members
-from raccoon_datamodules.build.annotate import Annotation, Clip
-from raccoon_datamodules.build.frame_grid import uniform_indices
+from raccoon_datamodules.annotate.annotator import Annotation, Clip
+from raccoon_datamodules.annotate.frame_grid import uniform_indices
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import EditPrompt
 from raccoon_datamodules.view import MemberView

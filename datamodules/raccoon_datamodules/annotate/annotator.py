@@ -1,7 +1,7 @@
 """The annotator: one clip to its paragraph, the caption of each of its objects, and its written edits.
 
 Uniformly sampled frames become one picture with drawn numbers (`frame_grid`), the model answers the paper's prompt with
-an example and the known classes as hints (`annotate_prompts`), the answer is read by `Paragraph.parse` and asked for
+an example and the known classes as hints (`annotate.prompts`), the answer is read by `Paragraph.parse` and asked for
 again with what was wrong while it cannot be used, and the classes are matched to the captions (`caption_matching`).
 
 Source: RACCooN, section 3.3, A.1 and figure 6.
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules import prompts
-from raccoon_datamodules.build.annotate_prompts import annotation_prompt, change_question, read_changes, second_try
-from raccoon_datamodules.build.caption_matching import Candidate, label_of, match_objects
-from raccoon_datamodules.build.chat import AnswerCut
-from raccoon_datamodules.build.chat_cache import CachedChat
-from raccoon_datamodules.build.edit_prompts import change_edit, simple_edits
-from raccoon_datamodules.build.frame_grid import frame_grid
-from raccoon_datamodules.build.statistics import paragraph_words
+from raccoon_datamodules.annotate.caption_matching import Candidate, label_of, match_objects
+from raccoon_datamodules.annotate.chat import AnswerCut
+from raccoon_datamodules.annotate.chat_cache import CachedChat
+from raccoon_datamodules.annotate.edit_prompts import change_edit, simple_edits
+from raccoon_datamodules.annotate.frame_grid import frame_grid
+from raccoon_datamodules.annotate.prompts import annotation_prompt, change_question, read_changes, second_try
+from raccoon_datamodules.annotate.statistics import paragraph_words
 from raccoon_datamodules.members import ObjectInfo
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import EditPrompt

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raccoon_datamodules.annotate.annotator import Annotation
+from raccoon_datamodules.annotate.statistics import VplmStatistics
 from raccoon_datamodules.atomic import replacing
-from raccoon_datamodules.build.annotate import Annotation
-from raccoon_datamodules.build.statistics import VplmStatistics
 from raccoon_datamodules.index import Index
 
 FORMAT = "raccoon-vplm-annotation"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raccoon_datamodules import members
-from raccoon_datamodules.build.annotate import Clip
-from raccoon_datamodules.build.annotate_members import clip_of
+from raccoon_datamodules.annotate.annotator import Clip
+from raccoon_datamodules.annotate.members import clip_of
 from raccoon_datamodules.sources import ShardSource
 from raccoon_datamodules.view import MemberView
 
