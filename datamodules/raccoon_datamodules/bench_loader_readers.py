@@ -23,8 +23,9 @@ from raccoon_datamodules.loader import one_thread
 from raccoon_datamodules.members import load_mask, load_meta, load_object, object_suffix
 from raccoon_datamodules.order import draw
 from raccoon_datamodules.p2v import P2VDataModule
+from raccoon_datamodules.pixels import resize_mask
 from raccoon_datamodules.sources import ShardSource
-from raccoon_datamodules.tasks import P2VExample, choices, painted, plan_p2v, resize_mask
+from raccoon_datamodules.tasks import P2VExample, choices, painted, plan_p2v
 from raccoon_datamodules.video_bytes import decode_bytes
 from raccoon_datamodules.view import MemberView
 

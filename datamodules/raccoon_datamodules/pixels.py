@@ -31,6 +31,30 @@ def resize_frame(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return out
 
 
+def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Mask uint8 {0, 1} [F, H, W] at another (height, width): 1 where any masked pixel falls into the new pixel.
+
+    So a small object never vanishes. The released code resizes bilinearly and takes what is above 0, which misses
+    pixels when it shrinks by more than two and spreads by one when it grows.
+    """
+    height, width = size
+    _, old_height, old_width = mask.shape
+    if (old_height, old_width) == (height, width):
+        return mask
+    # Rows first: whole rows are gathered fast, and fewer of them are left for the columns.
+    return _any_of(_any_of(mask, height, axis=1), width, axis=2)
+
+
+def _any_of(mask: NDArray[np.uint8], new: int, *, axis: int) -> NDArray[np.uint8]:
+    """Shrink or grow one axis to ``new``: each new pixel is the largest of the old ones that it touches."""
+    old, place = mask.shape[axis], np.arange(new)
+    first, last = place * old // new, -(-(place + 1) * old // new) - 1
+    found = mask.take(first, axis=axis)
+    for step in range(1, int((last - first).max()) + 1):
+        np.maximum(found, mask.take(np.minimum(first + step, last), axis=axis), out=found)
+    return found
+
+
 def stack_planes(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Clips uint8 [F, H, W, 3] of one size to uint8 [B, F, 3, H, W]."""
     planes = np.empty((len(clips), *_planar(clips[0])), dtype=np.uint8)

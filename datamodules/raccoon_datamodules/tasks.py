@@ -32,6 +32,7 @@ from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.masks import boxes_of, mask_of_boxes
 from raccoon_datamodules.members import MemberError, ObjectInfo, object_suffix, parse_suffix
 from raccoon_datamodules.paragraph import ObjectDescription
+from raccoon_datamodules.pixels import resize_mask
 from raccoon_datamodules.sample import EditKind
 from raccoon_datamodules.view import SampleView
 
@@ -312,30 +313,6 @@ def pictures(view: SampleView, member: str, frames: Sequence[int], size: tuple[i
     if object_id is None:
         return _gather(lambda numbers: view.clip(numbers, size), frames)
     return _gather(lambda numbers: view.inpainted(object_id, numbers, size), frames)
-
-
-def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Mask uint8 {0, 1} [F, H, W] at another (height, width): 1 where any masked pixel falls into the new pixel.
-
-    So a small object never vanishes. The released code resizes bilinearly and takes what is above 0, which misses
-    pixels when it shrinks by more than two and spreads by one when it grows.
-    """
-    height, width = size
-    _, old_height, old_width = mask.shape
-    if (old_height, old_width) == (height, width):
-        return mask
-    # Rows first: whole rows are gathered fast, and fewer of them are left for the columns.
-    return _any_of(_any_of(mask, height, axis=1), width, axis=2)
-
-
-def _any_of(mask: NDArray[np.uint8], new: int, *, axis: int) -> NDArray[np.uint8]:
-    """Shrink or grow one axis to ``new``: each new pixel is the largest of the old ones that it touches."""
-    old, place = mask.shape[axis], np.arange(new)
-    first, last = place * old // new, -(-(place + 1) * old // new) - 1
-    found = mask.take(first, axis=axis)
-    for step in range(1, int((last - first).max()) + 1):
-        np.maximum(found, mask.take(np.minimum(first + step, last), axis=axis), out=found)
-    return found
 
 
 def _wanted(task: str, object_id: str | None) -> frozenset[str]:

@@ -36,9 +36,8 @@ from raccoon.models.harmonize import match_surround
 from raccoon.models.p2v_parts import P2VParts, cast, weight_files, weights_folder
 from raccoon.provenance import hash_file
 from raccoon_datamodules.order import torch_draw
-from raccoon_datamodules.pixels import resize
+from raccoon_datamodules.pixels import resize, resize_mask
 from raccoon_datamodules.sample import EditKind
-from raccoon_datamodules.tasks import resize_mask
 
 __all__ = ["InpaintingPainter", "ModelMixin", "P2VPipeline"]
 

@@ -10,7 +10,7 @@ from raccoon_datamodules.masks import boxes_of, mask_of_boxes
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.order import draw
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
-from raccoon_datamodules.pixels import resize
+from raccoon_datamodules.pixels import resize, resize_mask
 from raccoon_datamodules.sample import encode
 from raccoon_datamodules.tasks import (
     P2V_TASKS,
@@ -20,7 +20,6 @@ from raccoon_datamodules.tasks import (
     choose,
     make_p2v,
     make_v2p,
-    resize_mask,
     sample_frames,
 )
 from raccoon_datamodules.view import MemberView, MemoryView
