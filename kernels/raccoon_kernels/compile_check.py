@@ -205,7 +205,7 @@ def _child(architectures: Sequence[int]) -> int:
 
     from .shipped import shipped_kernels
 
-    compiled = [asdict(compile_one(kernel, arch)) for kernel in shipped_kernels() for arch in architectures]
+    compiled = [asdict(compile_one(kernel, arch)) for arch in architectures for kernel in shipped_kernels(arch)]
     print(json.dumps({"triton": triton.__version__, "compiled": compiled}))
     return 0
 

@@ -6,7 +6,8 @@ launch compiled and hands later calls' pointers straight to it. A `planned` func
 for one set of shapes and types; its answers are kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from torch import Tensor
 Plan = TypeVar("Plan", bound=Callable[..., Any])
 
 _plans: list[Any] = []
+# The compute capability times ten that plans are made for where there is no CUDA device: an H100's and an H200's.
+_assumed_capability = 90
 
 
 def planned(function: Plan) -> Plan:
@@ -29,6 +32,27 @@ def forget_plans() -> None:
     """Drop every plan: what stands in for a kernel must not outlive its purpose."""
     for kept in _plans:
         kept.cache_clear()
+
+
+def capability(device: torch.device) -> int:
+    """Compute capability times ten of a device: what plans that differ between generations of GPUs ask."""
+    if device.type != "cuda":
+        return _assumed_capability
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@contextmanager
+def assumed_capability(value: int) -> Iterator[None]:
+    """Plan for another GPU than the one that is assumed where there is none."""
+    global _assumed_capability
+    kept, _assumed_capability = _assumed_capability, value
+    forget_plans()
+    try:
+        yield
+    finally:
+        _assumed_capability = kept
+        forget_plans()
 
 
 class Launch:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .compile_check import ShippedKernel
-from .launch import forget_plans
+from .launch import assumed_capability, forget_plans
 
 _FRAMES, _SIDE, _CELLS, _DIM, _CLUSTERS, _OVERLAP = 2, 336, 24, 1024, 25, 6
 _SUPERPIXEL_GRID = (21, 21)
@@ -51,8 +51,8 @@ class _Recorder:
         return launch
 
 
-def shipped_kernels() -> tuple[ShippedKernel, ...]:
-    """Return every configuration the launchers choose at 336x336 in float32, bfloat16 and uint8.
+def shipped_kernels(arch: int) -> tuple[ShippedKernel, ...]:
+    """Return every configuration the launchers choose for sm_`arch` at 336x336 in float32, bfloat16 and uint8.
 
     Must run without TRITON_INTERPRET, because kernels decorated for the interpreter cannot be compiled; needs triton.
     """
@@ -69,7 +69,7 @@ def shipped_kernels() -> tuple[ShippedKernel, ...]:
 
     kernels: dict[object, ShippedKernel] = {}
     modules = (triton_superpixel, triton_superpixel_general, triton_counts, triton_pool, triton_kmeans)
-    with _recorded(triton_cells, triton_strips, triton_kmeans_centre, *modules) as launches:
+    with assumed_capability(arch), _recorded(triton_cells, triton_strips, triton_kmeans_centre, *modules) as launches:
         for setting, run in _runs(*modules):
             del launches[:]
             run()

@@ -119,7 +119,7 @@ def cells_config(dtype: torch.dtype) -> tuple[int, int, int, int, int | None]:
 
     64 columns in one warp are 4 pixels a thread.
     """
-    return (64, 1, 2, 4, None) if dtype == torch.float32 else (64, 1, 1, 3, None)
+    return 64, 1, (4 if dtype == torch.uint8 else 16), 1, None
 
 
 def cells_launch(

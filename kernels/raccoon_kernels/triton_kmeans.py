@@ -5,15 +5,15 @@
 
 Two kernels centre the points and lay them out by feature. The clustering kernel's programs keep blocks of points, form
 all distances by products on the matrix units (numbers cut into three bfloat16 terms, so as precise as in float32), find
-the nearest clusters by a rolled argmin (ties to the lowest index), and add up the members. What the programs found is
-added in integers, whose sums do not depend on the order: deterministic. When all programs have added theirs, each moves
-the centroids for itself; empty clusters are refilled by the first, by the rule of `kmeans_lloyd.refill_empty`. The
-memberships at the end come from sums of squared differences. Clips run side by side in the second grid axis, and a clip
-that has converged leaves the loop.
+the nearest clusters by a rolled argmin (ties to the lowest index), and add the members to sums of their own. The
+program that finishes an iteration last adds those sums in a fixed order, divides, refills empty clusters by the rule of
+`kmeans_lloyd.refill_empty`, writes how far the centroids moved, and lets the others go on. The memberships at the end
+come from sums of squared differences. Deterministic: which program is last changes nothing. Clips run side by side in
+the second grid axis, and a clip that has converged leaves the loop.
 
 The programs wait for each other, so they must all run at once: the launch is cooperative, which a GPU refuses rather
 than hangs on. Where the clips are too many for that, and in the interpreter, which runs one program after the other,
-every iteration is a launch, and its last program moves the centroids.
+every iteration is a launch.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raccoon_kernels.launch import Launch, planned
+from raccoon_kernels.launch import Launch, capability, planned
 from raccoon_kernels.triton_kmeans_centre import centre_launches
-from raccoon_kernels.triton_kmeans_refill import refill_empty
+from raccoon_kernels.triton_kmeans_update import update_centroids
 from raccoon_kernels.triton_products import IS_INTERPRETED
 
 # Launches between two looks at whether all clips have converged, where every iteration is a launch.
@@ -56,9 +56,24 @@ def _load_terms(columns_ptr, rows, valid, N, D: tl.constexpr, BLOCK_D: tl.conste
 
 
 @triton.jit
-def _scores(high, middle, low, c, k, TERMS: tl.constexpr):
-    """Squared distances [BLOCK_N, BLOCK_K] to c [BLOCK_D, BLOCK_K] less the points' own squares."""
-    clusters = tl.arange(0, c.shape[1])
+def _scores(
+    high,
+    middle,
+    low,
+    centroids_ptr,
+    k,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    TERMS: tl.constexpr,
+):
+    """Squared distances [BLOCK_N, BLOCK_K] less the points' own squares, which change no order."""
+    features, clusters = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_K)
+    is_element = (features < D)[:, None] & (clusters < k)[None, :]
+    # Past the first-level cache, which does not see what other multiprocessors write.
+    c = tl.load(
+        centroids_ptr + clusters[None, :] * D + features[:, None], mask=is_element, other=0.0, cache_modifier=".cg"
+    )
     squares = tl.sum(c * c, axis=0)
     if TERMS == 0:
         product = tl.dot(high, c, input_precision="ieee")
@@ -114,12 +129,11 @@ def _kmeans_lloyd_kernel(
     centroids_ptr,  # [B, k, D] float32
     shifts_ptr,  # [B] float32: the last squared shift
     limits_ptr,  # [B] float32: the shift that ends a clip's loop
-    scales_ptr,  # [B] float32: a power of two; sums are added as integers in units of one over it
-    # [B, 16 + 3 BLOCK_K (BLOCK_D + 1)] int64, zero at first: how many programs have arrived; the iteration whose empty
-    # clusters are refilled; and from 16 on sums and counts of this iteration, the last and the next.
-    state_ptr,
+    state_ptr,  # [B, 2] int64: programs that have arrived, iterations that are released
     iterations_ptr,  # [B] int64
     nearest_ptr,  # [N] int32
+    sums_ptr,  # [B, programs, BLOCK_K, SUMS_D] float32; column D counts the points where COUNTS_IN_SUMS
+    counts_ptr,  # [B, programs, BLOCK_K] int32; not used where COUNTS_IN_SUMS
     num_iterations,
     N,
     k,
@@ -128,126 +142,89 @@ def _kmeans_lloyd_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    SUMS_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     TERMS: tl.constexpr,
     COUNTS_IN_SUMS: tl.constexpr,
     IS_ONE_BLOCK: tl.constexpr,
-    IS_COOPERATIVE: tl.constexpr,
 ):
     clip = tl.program_id(1).to(tl.int64)
     begin, end = tl.load(clips_ptr + clip), tl.load(clips_ptr + clip + 1)
-    limit, scale = tl.load(limits_ptr + clip), tl.load(scales_ptr + clip)
+    limit = tl.load(limits_ptr + clip)
     shift = tl.load(shifts_ptr + clip, cache_modifier=".cg")
-    done = tl.load(iterations_ptr + clip, cache_modifier=".cg")
+    clusters = tl.arange(0, BLOCK_K)
+    features = tl.arange(0, BLOCK_D)
     num_programs = tl.num_programs(0)
+    centroids = centroids_ptr + clip * k * D
+    out = clip * num_programs + tl.program_id(0)
     first = begin + tl.program_id(0) * BLOCK_N
-    # The centroids [BLOCK_D, BLOCK_K] as one row, so that each number is one thread's.
-    flat = tl.arange(0, BLOCK_D * BLOCK_K)
-    feature, cluster = flat // BLOCK_K, flat % BLOCK_K
-    is_element = (feature < D) & (cluster < k)
-    source = centroids_ptr + clip * k * D + cluster * D + feature
-    c = tl.load(source, mask=is_element, other=0.0, cache_modifier=".cg")
-    state_ptr += clip * (16 + 3 * BLOCK_K * (BLOCK_D + 1))
-    sums_ptr = state_ptr + 16
-    counts_ptr = sums_ptr + 3 * BLOCK_K * BLOCK_D
     if IS_ONE_BLOCK:
         # The points stay in registers over all iterations.
         rows = first + tl.arange(0, BLOCK_N)
         valid = rows < end
         high, middle, low = _load_terms(columns_ptr, rows, valid, N, D, BLOCK_D, TERMS)
-    for _ in tl.range(0, num_iterations, num_stages=1):
-        if (shift <= limit) == 0:
-            turn = done % 3
-            these_sums, these_counts = sums_ptr + turn * BLOCK_K * BLOCK_D, counts_ptr + turn * BLOCK_K
-            tile = tl.reshape(c, [BLOCK_D, BLOCK_K])
-            if IS_ONE_BLOCK:
-                nearest, members = _nearest_members(_scores(high, middle, low, tile, k, TERMS), overlap, BLOCK_K)
+    # What earlier launches released.
+    done = tl.load(state_ptr + clip * 2 + 1, cache_modifier=".cg")
+    last = done + num_iterations
+    while (done < last) & ((shift <= limit) == 0):
+        if IS_ONE_BLOCK:
+            scores = _scores(high, middle, low, centroids, k, D, BLOCK_D, BLOCK_K, TERMS)
+            nearest, members = _nearest_members(scores, overlap, BLOCK_K)
+            members = members & valid[:, None]
+            tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
+            sums = _member_sums(members, high, middle, low, TERMS)
+            if not COUNTS_IN_SUMS:
+                counts = tl.sum(members.to(tl.int32), axis=0)
+        else:
+            sums = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
+            counts = tl.zeros([BLOCK_K], dtype=tl.int32)
+            for start in tl.range(first, end, num_programs * BLOCK_N, num_stages=1):
+                rows = start + tl.arange(0, BLOCK_N)
+                valid = rows < end
+                high, middle, low = _load_terms(columns_ptr, rows, valid, N, D, BLOCK_D, TERMS)
+                scores = _scores(high, middle, low, centroids, k, D, BLOCK_D, BLOCK_K, TERMS)
+                nearest, members = _nearest_members(scores, overlap, BLOCK_K)
                 members = members & valid[:, None]
                 tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
-                sums = _member_sums(members, high, middle, low, TERMS)
+                sums += _member_sums(members, high, middle, low, TERMS)
                 if not COUNTS_IN_SUMS:
-                    _add_counts(these_counts, members, k)
-            else:
-                sums = tl.zeros([BLOCK_K, BLOCK_D], dtype=tl.float32)
-                for start in tl.range(first, end, num_programs * BLOCK_N, num_stages=1):
-                    rows = start + tl.arange(0, BLOCK_N)
-                    valid = rows < end
-                    high, middle, low = _load_terms(columns_ptr, rows, valid, N, D, BLOCK_D, TERMS)
-                    nearest, members = _nearest_members(_scores(high, middle, low, tile, k, TERMS), overlap, BLOCK_K)
-                    members = members & valid[:, None]
-                    tl.store(nearest_ptr + rows, nearest.to(tl.int32), mask=valid)
-                    sums += _member_sums(members, high, middle, low, TERMS)
-                    if not COUNTS_IN_SUMS:
-                        _add_counts(these_counts, members, k)
-            # Added as integers, in any order: the same bits. The counts' column needs no scale.
-            column = flat % BLOCK_D
-            added = tl.reshape(sums, [BLOCK_K * BLOCK_D])
-            added = tl.where(column == D, added, added * scale).to(tl.int64)
-            is_sum = (column < D + COUNTS_IN_SUMS) & (flat // BLOCK_D < k)
-            tl.atomic_add(these_sums + flat, added, mask=is_sum, sem="relaxed")
-            # All threads' sums must be added before this program counts as arrived.
+                    counts += tl.sum(members.to(tl.int32), axis=0)
+        target = sums_ptr + (out * BLOCK_K + clusters)[:, None] * SUMS_D + features[None, :]
+        tl.store(target, sums, mask=(features < SUMS_D)[None, :] & (clusters < BLOCK_K)[:, None])
+        if not COUNTS_IN_SUMS:
+            tl.store(counts_ptr + out * BLOCK_K + clusters, counts)
+        # All threads' sums must be written before this program counts as arrived.
+        tl.debug_barrier()
+        done += 1
+        if tl.atomic_add(state_ptr + clip * 2, 1, sem="acq_rel") == done * num_programs - 1:
+            update_centroids(
+                columns_ptr,
+                centroids,
+                nearest_ptr,
+                sums_ptr + clip * num_programs * BLOCK_K * SUMS_D,
+                counts_ptr + clip * num_programs * BLOCK_K,
+                shifts_ptr + clip,
+                begin,
+                end,
+                num_programs,
+                N,
+                k,
+                D,
+                # What searches a point for an empty cluster must not cost the common case registers.
+                BLOCK_N if BLOCK_N < 128 else 128,
+                BLOCK_K,
+                SUMS_D,
+                BLOCK_P,
+                COUNTS_IN_SUMS,
+            )
+            tl.store(iterations_ptr + clip, done)
+            # All threads' centroids must be written before the others go on.
             tl.debug_barrier()
-            done += 1
-            is_leader = tl.atomic_add(state_ptr, 1, sem="acq_rel") == done * num_programs - 1
-            if IS_COOPERATIVE:
-                while tl.atomic_add(state_ptr, 0, sem="acquire") < done * num_programs:
-                    pass
-                is_leader = tl.program_id(0) == 0
-            if is_leader | IS_COOPERATIVE:
-                # Every program moves the centroids for itself: the same integers give the same bits.
-                total = tl.load(
-                    these_sums + cluster * BLOCK_D + feature, mask=is_element, other=0, cache_modifier=".cg"
-                )
-                places = these_sums + cluster * BLOCK_D + D if COUNTS_IN_SUMS else these_counts + cluster
-                held = tl.load(places, mask=cluster < k, other=1, cache_modifier=".cg").to(tl.int32)
-                total = total.to(tl.float32) / scale
-                means = tl.where(held > 0, total / tl.maximum(held, 1).to(tl.float32), c)
-                if tl.min(held, axis=0) == 0:
-                    if is_leader:
-                        refill_empty(
-                            columns_ptr,
-                            centroids_ptr + clip * k * D,
-                            nearest_ptr,
-                            tl.reshape(means, [BLOCK_D, BLOCK_K]),
-                            tl.reshape(total, [BLOCK_D, BLOCK_K]),
-                            these_sums + D if COUNTS_IN_SUMS else these_counts,
-                            begin,
-                            end,
-                            N,
-                            k,
-                            D,
-                            # What searches a point must not cost the common case registers.
-                            BLOCK_N if BLOCK_N < 128 else 128,
-                            BLOCK_K,
-                            BLOCK_D,
-                            BLOCK_D if COUNTS_IN_SUMS else 1,
-                        )
-                        tl.debug_barrier()
-                        tl.atomic_xchg(state_ptr + 1, done, sem="release")
-                    else:
-                        while tl.atomic_add(state_ptr + 1, 0, sem="acquire") < done:
-                            pass
-                    means = tl.load(source, mask=is_element, other=0.0, cache_modifier=".cg")
-                difference = tl.where(is_element, means - c, 0.0)
-                squares = tl.reshape(difference * difference, [BLOCK_D, BLOCK_K])
-                shift = tl.max(tl.sum(squares, axis=0), axis=0)
-                c = means
-                if is_leader:
-                    tl.store(source, means, mask=is_element)
-                    tl.store(shifts_ptr + clip, shift)
-                    tl.store(iterations_ptr + clip, done)
-                    # The next but one iteration's: everyone has read what stood there, and nobody adds to it yet.
-                    turn = (turn + 2) % 3
-                    tl.store(sums_ptr + turn * BLOCK_K * BLOCK_D + flat, tl.zeros([BLOCK_K * BLOCK_D], dtype=tl.int64))
-                    clusters = tl.arange(0, BLOCK_K)
-                    tl.store(counts_ptr + turn * BLOCK_K + clusters, tl.zeros([BLOCK_K], dtype=tl.int64))
-
-
-@triton.jit
-def _add_counts(counts_ptr, members, k):
-    """Count the members of each cluster where the sums have no column for it."""
-    clusters = tl.arange(0, members.shape[1])
-    counts = tl.sum(members.to(tl.int32), axis=0)
-    tl.atomic_add(counts_ptr + clusters, counts.to(tl.int64), mask=clusters < k, sem="relaxed")
+            tl.atomic_xchg(state_ptr + clip * 2 + 1, done, sem="release")
+        if done < last:
+            while tl.atomic_add(state_ptr + clip * 2 + 1, 0, sem="acquire") < done:
+                pass
+            shift = tl.load(shifts_ptr + clip, cache_modifier=".cg")
 
 
 @triton.jit
@@ -327,7 +304,7 @@ class _Plan:
     num_launches: int
     clips: Tensor
     moments_shape: tuple[int, int, int, int]
-    state_shape: tuple[int, int]
+    sums_shape: tuple[int, int, int, int]
     objectives_shape: tuple[int, int]
 
 
@@ -378,21 +355,20 @@ def lloyd_clips(
     columns = points.new_empty((features, num_points), dtype=torch.float32)
     centroids = columns.new_empty((num_clips, num_clusters, features))
     centre = columns.new_empty((num_clips, features))
-    shifts, limits, scales = columns.new_empty((3, num_clips)).unbind()
+    shifts, limits = columns.new_empty(num_clips), columns.new_empty(num_clips)
+    state = columns.new_empty((num_clips, 2), dtype=torch.int64)
     iterations = columns.new_empty(num_clips, dtype=torch.int64)
     moments = columns.new_empty(plan.moments_shape, dtype=torch.float64)
-    # What the iterations add to: cleared with the rest of the start.
-    state = columns.new_empty(plan.state_shape, dtype=torch.int64)
     plan.moments(points, plan.clips, moments)
     first = centroids if initial is None else initial.contiguous()
-    plan.centre(
-        points, plan.clips, moments, first, columns, centre, centroids, shifts, limits, scales, state, iterations
-    )
+    plan.centre(points, plan.clips, moments, first, columns, centre, centroids, shifts, limits, state, iterations)
     if initial is None:
         centroids.copy_(seed(columns.T))
     nearest = columns.new_empty(num_points, dtype=torch.int32)
+    sums = columns.new_empty(plan.sums_shape)
+    counts = columns.new_empty(plan.sums_shape[:3], dtype=torch.int32)
     for launch in range(plan.num_launches):
-        plan.lloyd(columns, plan.clips, centroids, shifts, limits, scales, state, iterations, nearest)
+        plan.lloyd(columns, plan.clips, centroids, shifts, limits, state, iterations, nearest, sums, counts)
         is_look = launch % SYNC_EVERY == SYNC_EVERY - 1 and launch < plan.num_launches - 1
         if is_look and _can_wait(points.device) and bool((shifts <= limits).all()):
             break
@@ -407,11 +383,11 @@ def _can_wait(device: torch.device) -> bool:
     return device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
 
 
-def block_config(block_k: int, block_d: int) -> tuple[int, int]:
-    """Points of a block and warps of the clustering kernel."""
+def block_config(block_k: int, block_d: int, arch: int) -> tuple[int, int]:
+    """Points of a block and warps of the clustering kernel; `arch` is the compute capability times ten."""
     if block_d <= 16:
         return (512, 8) if block_k <= 32 else (256, 8)
-    return (128, 8) if block_k <= 32 else (64, 8)
+    return (128, 8) if block_k <= 32 and arch >= 90 else (64, 8)
 
 
 def membership_config(block_k: int, block_d: int) -> tuple[int, int]:
@@ -446,13 +422,15 @@ def _plan(
     block_k = max(16, triton.next_power_of_2(k))
     block_d = max(16, triton.next_power_of_2(features))
     counts_in_sums = features < block_d and longest < 2**24
-    block_n, num_warps = block_config(block_k, block_d)
+    sums_d = triton.next_power_of_2(features + 1) if counts_in_sums else block_d
+    block_n, num_warps = block_config(block_k, block_d, capability(device))
     resident = num_multiprocessors(device)
     # The programs of all clips wait for each other's, so all must run at once; else every iteration is a launch.
     is_cooperative = num_clips <= resident and not IS_INTERPRETED
     blocks = triton.cdiv(longest, block_n)
     programs = triton.cdiv(blocks, triton.cdiv(blocks, max(1, resident // num_clips)))
-    state_length = 16 + 3 * block_k * (block_d + 1)
+    # 16 sums in the registers of each thread.
+    block_p = max(1, min(triton.next_power_of_2(programs), 512 * num_warps // (block_k * sums_d)))
     moments, centre, moments_shape = centre_launches(
         strides,
         num_points,
@@ -463,7 +441,6 @@ def _plan(
         tolerance=tolerance,
         has_initial=initial_dtype is not None,
         max_programs=2 * resident,
-        state_length=state_length,
     )
     lloyd = Launch(
         _kmeans_lloyd_kernel,
@@ -474,10 +451,11 @@ def _plan(
             "BLOCK_N": block_n,
             "BLOCK_K": block_k,
             "BLOCK_D": block_d,
+            "SUMS_D": sums_d,
+            "BLOCK_P": block_p,
             "TERMS": 0 if IS_INTERPRETED else 3,
             "COUNTS_IN_SUMS": counts_in_sums,
             "IS_ONE_BLOCK": blocks <= programs and block_d <= 16,
-            "IS_COOPERATIVE": is_cooperative,
         },
         num_warps=num_warps,
         **({"launch_cooperative_grid": True} if is_cooperative else {}),
@@ -499,6 +477,6 @@ def _plan(
         min(1, max_iterations) if is_cooperative else max_iterations,
         torch.tensor(offsets, device=device),
         moments_shape,
-        (num_clips, state_length),
+        (num_clips, programs, block_k, sums_d),
         (num_clips, member_programs),
     )

@@ -58,8 +58,7 @@ def _kmeans_centre_kernel(
     centroids_ptr,  # [B, k, D] float32
     shifts_ptr,  # [B] float32: set to infinity
     limits_ptr,  # [B] float32: the squared shift that ends a clip's loop
-    scales_ptr,  # [B] float32: what sums are multiplied by to be added as 64-bit integers
-    state_ptr,  # [B, STATE] int64: set to zero
+    state_ptr,  # [B, 2] int64: arrivals and releases; set to zero
     iterations_ptr,  # [B] int64: set to zero
     stride_n,
     stride_d,
@@ -72,7 +71,6 @@ def _kmeans_centre_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr,
-    STATE: tl.constexpr,
     HAS_INITIAL: tl.constexpr,
 ):
     clip = tl.program_id(1).to(tl.int64)
@@ -99,15 +97,7 @@ def _kmeans_centre_kernel(
         tl.store(limits_ptr + clip, (variance * tolerance).to(tl.float32))
         tl.store(shifts_ptr + clip, float("inf"))
         tl.store(centre_ptr + clip * D + features, centre, mask=is_feature)
-        # No sum of points is greater than this: the square root of N times the sum of the squares.
-        greatest = tl.sqrt(tl.maximum(variance * D, 1e-60)) * count
-        # A power of two of at most 2^60 over it, made of its bits; float32 must hold it.
-        exponent = 60 - tl.ceil(tl.log2(greatest.to(tl.float32))).to(tl.int32)
-        exponent = tl.minimum(tl.maximum(exponent, -60), 120)
-        tl.store(scales_ptr + clip, ((exponent + 127) << 23).to(tl.float32, bitcast=True))
-        for word in range(0, STATE, 1024):
-            words = word + tl.arange(0, 1024)
-            tl.store(state_ptr + clip * STATE + words, tl.zeros([1024], dtype=tl.int64), mask=words < STATE)
+        tl.store(state_ptr + clip * 2 + tl.arange(0, 2), tl.zeros([2], dtype=tl.int64))
         tl.store(iterations_ptr + clip, tl.full([], 0, dtype=tl.int64))
         if HAS_INITIAL:
             clusters = tl.arange(0, BLOCK_K)
@@ -128,7 +118,6 @@ def centre_launches(
     tolerance: float,
     has_initial: bool,
     max_programs: int,
-    state_length: int,
 ) -> tuple[Launch, Launch, tuple[int, int, int, int]]:
     """Plan the two kernels; returns their launches and the shape of the float64 sums between them."""
     block_d, block_k = max(8, triton.next_power_of_2(features)), max(16, triton.next_power_of_2(k))
@@ -140,13 +129,7 @@ def centre_launches(
         _kmeans_centre_kernel,
         (min(max_programs, triton.cdiv(longest, block_n)), num_clips),
         (*strides, num_points, k, tolerance, parts),
-        {
-            **blocks,
-            "BLOCK_K": block_k,
-            "BLOCK_P": triton.next_power_of_2(parts),
-            "STATE": state_length,
-            "HAS_INITIAL": has_initial,
-        },
+        {**blocks, "BLOCK_K": block_k, "BLOCK_P": triton.next_power_of_2(parts), "HAS_INITIAL": has_initial},
         num_warps=8,
     )
     return moments, centre, (num_clips, parts, 2, block_d)

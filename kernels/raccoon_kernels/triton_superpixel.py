@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from raccoon_kernels.launch import Launch, planned
+from raccoon_kernels.launch import Launch, capability, planned
 from raccoon_kernels.triton_cells import cells_launch
 from raccoon_kernels.triton_strips import strips_launch
 
@@ -107,24 +107,6 @@ def _superpixel_cells_combine_kernel(
     first_frame, last_frame = start // S, (tl.minimum(start + BLOCK_S, num_rows) - 1) // S
     first_channel = tl.program_id(1) * 3
     first_program = first_frame * S // cells_of_program
-    # Loaded before it is known whether they count, so that one wait does for both.
-    cell = (rows % S).to(tl.int32)
-    cell_y, cell_x = cell // nx, cell % nx
-    planes = tl.arange(0, 4)
-    partials_ptr += tl.program_id(1).to(tl.int64) * num_rows * 36
-    total = tl.zeros([BLOCK_S, 4], dtype=SUM_TYPE)
-    for i in tl.static_range(9):
-        # Of the neighbour that the cell is neighbour i of.
-        y, x = cell_y + 1 - i // 3, cell_x + 1 - i % 3
-        valid = is_row & (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-        source = (rows + (1 - i // 3) * nx + 1 - i % 3) * 36 + i * 4
-        part = tl.load(partials_ptr + source[:, None] + planes[None, :], mask=valid[:, None], other=0.0)
-        total += part.to(SUM_TYPE)
-    count = tl.sum(tl.where((planes == 3)[None, :], total, 0), axis=1).to(tl.int32)
-    divisor = tl.maximum(count, 1).to(tl.float32)
-    means = tl.div_rn(total.to(tl.float32), tl.broadcast_to(divisor[:, None], [BLOCK_S, 4]))
-    channels = first_channel + planes
-    is_mean = is_row[:, None] & ((planes < 3) & (channels < C))[None, :]
     if _has_strays(strays_ptr, first_program, ((last_frame + 1) * S - 1) // cells_of_program):
         _add_anew(
             x_ptr,
@@ -149,6 +131,23 @@ def _superpixel_cells_combine_kernel(
             SUM_TYPE,
         )
     else:
+        cell = (rows % S).to(tl.int32)
+        cell_y, cell_x = cell // nx, cell % nx
+        planes = tl.arange(0, 4)
+        partials_ptr += tl.program_id(1).to(tl.int64) * num_rows * 36
+        total = tl.zeros([BLOCK_S, 4], dtype=SUM_TYPE)
+        for i in tl.static_range(9):
+            # Of the neighbour that the cell is neighbour i of.
+            y, x = cell_y + 1 - i // 3, cell_x + 1 - i % 3
+            valid = is_row & (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
+            source = (rows + (1 - i // 3) * nx + 1 - i % 3) * 36 + i * 4
+            part = tl.load(partials_ptr + source[:, None] + planes[None, :], mask=valid[:, None], other=0.0)
+            total += part.to(SUM_TYPE)
+        count = tl.sum(tl.where((planes == 3)[None, :], total, 0), axis=1).to(tl.int32)
+        divisor = tl.maximum(count, 1).to(tl.float32)
+        means = tl.div_rn(total.to(tl.float32), tl.broadcast_to(divisor[:, None], [BLOCK_S, 4]))
+        channels = first_channel + planes
+        is_mean = is_row[:, None] & ((planes < 3) & (channels < C))[None, :]
         tl.store(means_ptr + rows[:, None] * C + channels[None, :], means, mask=is_mean)
         tl.store(counts_ptr + rows, count, mask=rows < tl.where(tl.program_id(1) == 0, num_rows, 0))
 
@@ -187,29 +186,6 @@ def _superpixel_strips_combine_kernel(
     S = ny * nx
     first_frame, last_frame = start // S, (tl.minimum(start + BLOCK_S, num_rows) - 1) // S
     first_channel = tl.program_id(1) * BLOCK_C
-    # Loaded before it is known whether they count, so that one wait does for both.
-    channels = first_channel + tl.arange(0, BLOCK_C)
-    is_channel = (channels < C)[None, :]
-    frame, cell = rows // S, (rows % S).to(tl.int32)
-    cell_y, cell_x = cell // nx, cell % nx
-    # A cell lies in one segment, and on its border in the next one as well; and likewise in two strips.
-    own = cell_y // (2 * TILES)
-    depth = cell_y % (2 * TILES)
-    other = tl.where(depth == 0, own - 1, tl.where(depth == 2 * TILES - 1, own + 1, -1))
-    total = tl.zeros([BLOCK_S, BLOCK_C], dtype=SUM_TYPE)
-    count = tl.zeros([BLOCK_S], dtype=tl.int32)
-    for i in tl.static_range(4):
-        segment = own if i < 2 else other
-        strip = (cell_x + 1) // 2 - 1 + i % 2
-        valid = is_row & (segment >= 0) & (segment < segments) & (strip >= 0) & (strip < strips)
-        local_y, local_x = cell_y - segment * 2 * TILES + 1, cell_x - 2 * strip + 1
-        source = ((frame * segments + segment) * strips + strip) * (2 * TILES + 2) + local_y
-        source = source * 4 + local_x
-        part = partials_ptr + source[:, None] * C + channels[None, :]
-        total += tl.load(part, mask=valid[:, None] & is_channel, other=0).to(SUM_TYPE)
-        count += tl.load(partial_counts_ptr + source, mask=valid, other=0)
-    divisor = tl.maximum(count, 1).to(tl.float32)
-    means = tl.div_rn(total.to(tl.float32), tl.broadcast_to(divisor[:, None], [BLOCK_S, BLOCK_C]))
     if _has_strays(strays_ptr, first_frame * programs_of_frame, (last_frame + 1) * programs_of_frame - 1):
         _add_anew(
             x_ptr,
@@ -234,6 +210,28 @@ def _superpixel_strips_combine_kernel(
             SUM_TYPE,
         )
     else:
+        channels = first_channel + tl.arange(0, BLOCK_C)
+        is_channel = (channels < C)[None, :]
+        frame, cell = rows // S, (rows % S).to(tl.int32)
+        cell_y, cell_x = cell // nx, cell % nx
+        # A cell lies in one segment, and on its border in the next one as well; and likewise in two strips.
+        own = cell_y // (2 * TILES)
+        depth = cell_y % (2 * TILES)
+        other = tl.where(depth == 0, own - 1, tl.where(depth == 2 * TILES - 1, own + 1, -1))
+        total = tl.zeros([BLOCK_S, BLOCK_C], dtype=SUM_TYPE)
+        count = tl.zeros([BLOCK_S], dtype=tl.int32)
+        for i in tl.static_range(4):
+            segment = own if i < 2 else other
+            strip = (cell_x + 1) // 2 - 1 + i % 2
+            valid = is_row & (segment >= 0) & (segment < segments) & (strip >= 0) & (strip < strips)
+            local_y, local_x = cell_y - segment * 2 * TILES + 1, cell_x - 2 * strip + 1
+            source = ((frame * segments + segment) * strips + strip) * (2 * TILES + 2) + local_y
+            source = source * 4 + local_x
+            part = partials_ptr + source[:, None] * C + channels[None, :]
+            total += tl.load(part, mask=valid[:, None] & is_channel, other=0).to(SUM_TYPE)
+            count += tl.load(partial_counts_ptr + source, mask=valid, other=0)
+        divisor = tl.maximum(count, 1).to(tl.float32)
+        means = tl.div_rn(total.to(tl.float32), tl.broadcast_to(divisor[:, None], [BLOCK_S, BLOCK_C]))
         tl.store(means_ptr + rows[:, None] * C + channels[None, :], means, mask=is_row[:, None] & is_channel)
         tl.store(counts_ptr + rows, count, mask=rows < tl.where(tl.program_id(1) == 0, num_rows, 0))
 
@@ -241,11 +239,6 @@ def _superpixel_strips_combine_kernel(
 def grid_cell(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """Height and width in pixels of the cells of a superpixel grid."""
     return -(-height // grid[0]), -(-width // grid[1])
-
-
-def combine_config(channels: int) -> tuple[int, int]:
-    """Superpixels of a combining program and its warps."""
-    return (16, 4) if channels > CELLS_MAX_CHANNELS else (32, 1)
 
 
 def fits_grid(x: Tensor, grid: tuple[int, int]) -> bool:
@@ -296,7 +289,8 @@ def _plan(
     ny, nx = grid
     cell = grid_cell(grid, height, width)
     num_rows = num_frames * ny * nx
-    block_s, num_warps = combine_config(channels)
+    # What a thread's registers hold; more would spill.
+    block_s = 32 if channels > CELLS_MAX_CHANNELS or capability(device) >= 90 else 16
     common = (*strides, num_rows, channels, height * width, width, ny, nx)
     if channels > CELLS_MAX_CHANNELS:
         add, (segments, strips, tiles), blocks = strips_launch(shape, dtype, grid, cell, strides)
@@ -306,7 +300,7 @@ def _plan(
             (triton.cdiv(num_rows, block_s), triton.cdiv(channels, block_c)),
             (*common, segments, strips, segments * strips * blocks),
             {"TILES": tiles, "BLOCK_S": block_s, "BLOCK_C": block_c, "IS_INTEGER": dtype == torch.uint8},
-            num_warps=num_warps,
+            num_warps=4,
         )
         counts_shape = (num_frames, segments, strips, 2 * tiles + 2, 4)
         flags = num_frames * segments * strips * blocks
@@ -318,6 +312,6 @@ def _plan(
         (triton.cdiv(num_rows, block_s), groups),
         (*common, cells),
         {"BLOCK_S": block_s, "IS_INTEGER": dtype == torch.uint8},
-        num_warps=num_warps,
+        num_warps=1,
     )
     return _Plan(add, combine, (groups, num_rows, 9, 4), (), programs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raccoon_kernels.dispatch import has_triton
-from raccoon_kernels.launch import Launch, forget_plans, planned
+from raccoon_kernels.launch import Launch, assumed_capability, capability, forget_plans, planned
 
 
 class Compiled:
@@ -114,6 +114,15 @@ def test_a_plan_is_made_once_for_its_arguments_until_it_is_forgotten():
     assert [plan((1, 2)), plan((1, 2)), plan((3,))] == [1, 1, 2]
     forget_plans()
     assert plan((1, 2)) == 3
+
+
+def test_plans_are_made_for_the_gpu_that_is_there_or_the_one_assumed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    assert capability(torch.device("cuda")) == 89
+    assert capability(torch.device("cpu")) == 90
+    with assumed_capability(80):
+        assert capability(torch.device("cpu")) == 80
+    assert capability(torch.device("cpu")) == 90
 
 
 @pytest.mark.skipif(not has_triton(), reason="needs triton")

@@ -61,6 +61,20 @@ def test_iterations_equal_the_twins_with_far_and_empty_first_centroids(place, ov
         assert result.membership.any(0).all()
 
 
+@pytest.mark.parametrize("overlap", [1, 3])
+def test_points_of_many_programs_give_the_twins_centroids(place, overlap):
+    # A block of the kernel holds 512 points: three programs, and on a GPU they wait for each other.
+    backend, device = place
+    points = make_points(1500, 3, device=device)
+    algorithm = "kl" if overlap > 1 else "topv"
+    result = overlapping_kmeans(
+        points, 5, overlap, algorithm=algorithm, initial=points[:5], max_iterations=6, tolerance=0.0, backend=backend
+    )
+    expected = reference.kmeans(points, points[:5], num_iterations=6, overlap=overlap)
+    torch.testing.assert_close(result.centroids.double(), expected, rtol=1e-5, atol=1e-5)
+    assert int(result.iterations) == 6
+
+
 @pytest.mark.parametrize("overlap", [1, 2, 6])
 def test_topv_joins_exactly_the_v_nearest_clusters(place, overlap):
     backend, device = place
