@@ -142,9 +142,7 @@ def _recorded(*modules: ModuleType) -> Iterator[list[tuple[Any, tuple[Any, ...],
 
 def _as_shipped(setting: str, fn: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> ShippedKernel:
     """Specialise as Triton's launcher does: an integer 1 becomes a constant, a multiple of 16 is known to be one."""
-    options = {
-        name: given[name] for name in ("num_warps", "num_stages", "maxnreg", "launch_cooperative_grid") if name in given
-    }
+    options = {name: given[name] for name in ("num_warps", "num_stages", "maxnreg") if name in given}
     values = inspect.signature(fn.fn).bind(*args, **{n: v for n, v in given.items() if n not in options}).arguments
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 # A Triton kernel takes pointers and numbers that no annotation names.
 # ruff: noqa: ANN001, ANN202
 # mypy: disallow-untyped-defs=False
-"""k-means and (k,l)-means in Triton: all iterations in one launch, and no wait of the host.
+"""k-means and (k,l)-means in Triton: an iteration is one launch, a small clip's iterations are one launch together.
 
 Two kernels centre the points and lay them out by feature. The clustering kernel's programs keep blocks of points, form
 all distances by products on the matrix units (numbers cut into three bfloat16 terms, so as precise as in float32), find
@@ -11,9 +11,9 @@ program that finishes an iteration last adds those sums in a fixed order, divide
 come from sums of squared differences. Deterministic: which program is last changes nothing. Clips run side by side in
 the second grid axis, and a clip that has converged leaves the loop.
 
-The programs wait for each other, so they must all run at once: the launch is cooperative, which a GPU refuses rather
-than hangs on. Where the clips are too many for that, and in the interpreter, which runs one program after the other,
-every iteration is a launch.
+A clip of one block of points has one program, which goes on by itself. The programs of a larger clip need the new
+centroids of the one that is last, and the next launch has them: the kernel could wait for them, and several programs'
+results after such a wait have not been compared with float64 on a GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -398,7 +398,7 @@ def membership_config(block_k: int, block_d: int) -> tuple[int, int]:
 
 
 def num_multiprocessors(device: torch.device) -> int:
-    """Programs that surely run at once on a device; an H100's and H200's number for one that is not there."""
+    """Programs that run at once on a device; an H100's and H200's number for one that is not there."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
@@ -425,10 +425,9 @@ def _plan(
     sums_d = triton.next_power_of_2(features + 1) if counts_in_sums else block_d
     block_n, num_warps = block_config(block_k, block_d, capability(device))
     resident = num_multiprocessors(device)
-    # The programs of all clips wait for each other's, so all must run at once; else every iteration is a launch.
-    is_cooperative = num_clips <= resident and not IS_INTERPRETED
     blocks = triton.cdiv(longest, block_n)
     programs = triton.cdiv(blocks, triton.cdiv(blocks, max(1, resident // num_clips)))
+    is_one_launch = programs == 1 and max_iterations > 0
     # 16 sums in the registers of each thread.
     block_p = max(1, min(triton.next_power_of_2(programs), 512 * num_warps // (block_k * sums_d)))
     moments, centre, moments_shape = centre_launches(
@@ -445,7 +444,7 @@ def _plan(
     lloyd = Launch(
         _kmeans_lloyd_kernel,
         (programs, num_clips),
-        (max_iterations if is_cooperative else 1, num_points, k, update_overlap),
+        (max_iterations if is_one_launch else 1, num_points, k, update_overlap),
         {
             "D": features,
             "BLOCK_N": block_n,
@@ -458,7 +457,6 @@ def _plan(
             "IS_ONE_BLOCK": blocks <= programs and block_d <= 16,
         },
         num_warps=num_warps,
-        **({"launch_cooperative_grid": True} if is_cooperative else {}),
     )
     member_n, member_warps = membership_config(block_k, block_d)
     member_programs = min(8 * resident, triton.cdiv(longest, member_n))
@@ -474,7 +472,7 @@ def _plan(
         centre,
         lloyd,
         membership,
-        min(1, max_iterations) if is_cooperative else max_iterations,
+        1 if is_one_launch else max_iterations,
         torch.tensor(offsets, device=device),
         moments_shape,
         (num_clips, programs, block_k, sums_d),

@@ -63,7 +63,7 @@ def test_iterations_equal_the_twins_with_far_and_empty_first_centroids(place, ov
 
 @pytest.mark.parametrize("overlap", [1, 3])
 def test_points_of_many_programs_give_the_twins_centroids(place, overlap):
-    # A block of the kernel holds 512 points: three programs, and on a GPU they wait for each other.
+    # A block of the kernel holds 512 points: three programs, whose iterations are launches of their own.
     backend, device = place
     points = make_points(1500, 3, device=device)
     algorithm = "kl" if overlap > 1 else "topv"
