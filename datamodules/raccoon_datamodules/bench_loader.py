@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_da
 
 def compare(load: Workload, *, workers: Sequence[int], batch: int, repeats: int, passes: int) -> Iterator[Result]:
     """Measure every reader with every number of workers on a workload; the bare loop has none."""
-    num_samples = max(load.num_samples * passes, 2 * batch * max(1, *workers)) // batch * batch
+    # Enough behind the batches that workers have ahead (`_pass`) to tell a rate.
+    num_samples = max(load.num_samples * passes // batch, _ahead(max(workers)) + 8) * batch
     readers: list[Reader] = []
     for kind in READERS:
         for number in [0] if issubclass(kind, Bare) else workers:
@@ -182,25 +183,32 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 
 def _pass(reader: Reader) -> tuple[float, float, int]:
-    """(samples per second, seconds to the first batch, bytes of this process and its workers) of one pass."""
+    """(samples per second, seconds to the first batch, bytes of this process and its workers) of one pass.
+
+    With workers the clock starts behind the batches that they make before the first one arrives.
+    """
     import multiprocessing
 
-    began = time.perf_counter()
+    began = start = time.perf_counter()
     first = 0.0
     done = counted = rss = 0
-    batches: Iterator[int] = reader.batches()
-    for size in batches:
-        if not first:
+    for number, size in enumerate(reader.batches()):
+        if not number:
             first = time.perf_counter() - began
-            start = began if reader.num_workers == 0 else time.perf_counter()
-            counted = size if reader.num_workers == 0 else 0
-        else:
+        if number >= _ahead(reader.num_workers):
             counted += size
+        elif number == _ahead(reader.num_workers) - 1:
+            start = time.perf_counter()
         done += size
         if not rss and done * 2 >= reader.num_samples:
             rss = sum(resident_bytes(p.pid or 0) for p in multiprocessing.active_children()) + resident_bytes()
     seconds = time.perf_counter() - start
     return counted / seconds, first, rss
+
+
+def _ahead(num_workers: int) -> int:
+    """Batches that workers have under way while the first one is waited for, two each."""
+    return 2 * num_workers
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:
