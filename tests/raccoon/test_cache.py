@@ -33,6 +33,8 @@ from raccoon_datamodules.writer import write_encoded
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log:UserWarning")
 SETTINGS = OptimizerSettings(learning_rate=1e-3, schedule="constant")
 HALF = {"rtol": 4e-3, "atol": 4e-3}
+# Equal losses, bit for bit; several threads add the gradients of one row up in another order each time.
+SUMS = {"rtol": 1e-4, "atol": 1e-8}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_the_describer_trains_from_a_cache_as_without(shards, tmp_path, dtype, s
     tolerance = {"rtol": 0, "atol": 0} if dtype == "float32" else HALF
     torch.testing.assert_close(losses, wanted_losses, **tolerance)
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, **tolerance, msg=name)
+        torch.testing.assert_close(found[name], gradient, **(tolerance if dtype == "float16" else SUMS), msg=name)
 
 
 @pytest.mark.parametrize("conditioning", ["sd", "raccoon_trained"])
@@ -148,7 +150,7 @@ def test_the_painter_trains_from_a_cache_as_without(shards, tmp_path, p2v_task, 
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == "float32" else HALF
     torch.testing.assert_close(losses, wanted_losses, **tolerance)
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, **tolerance, msg=name)
+        torch.testing.assert_close(found[name], gradient, **(tolerance if dtype == "float16" else SUMS), msg=name)
 
 
 def test_images_of_a_clip_train_from_a_cache_too(shards, tmp_path, p2v_task):
