@@ -156,7 +156,8 @@ def write_markdown(results: Sequence[Result], resume: Resume, path: Path, *, mac
         "`bare loop, batched` then makes of them the float batches that training takes. "
         "`webdataset` streams whole tars; `folder of files` is a map-style data set over the same members as loose "
         "files. Rates are medians (20th to 80th percentile) of rounds; with workers the clock starts "
-        "behind the batches that they make before the first one arrives. Memory is of all processes, shared pages by their share.",
+        "behind the batches that they make before the first one arrives. Memory is of all processes, "
+        "shared pages by their share.",
         "",
     ]
     for name in dict.fromkeys(result.workload for result in results):
