@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from raccoon.cli.main import main
+from raccoon_datamodules.faults import Fault, append_faults
 from raccoon_datamodules.index import Index, Shard
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.replay import first_ordinal, known_faults
@@ -212,6 +213,41 @@ def test_a_substitute_is_the_one_that_training_took(corpora, capsys, tmp_path):
     assert any(s["replaces"] for s in told)
 
 
+@pytest.fixture
+def excluded(corpora, tmp_path):
+    """A list of three of the ten samples of the first folder."""
+    source = ShardSource(str(corpora / "one"))
+    names = [source.name(shard, sample) for shard, sample in ((0, 1), (1, 0), (2, 1))]
+    append_faults(tmp_path / "bad.jsonl", [Fault(None, 0, key, shard, None, "unreadable") for shard, key in names])
+    return str(tmp_path / "bad.jsonl")
+
+
+def test_what_training_leaves_out_replay_leaves_out(corpora, excluded, capsys, tmp_path):
+    one, two = str(corpora / "one"), str(corpora / "two")
+    recipe = tmp_path / "run.yaml"
+    data = f"{{class_path: raccoon_datamodules.p2v.P2VDataModule, init_args: {{train: [{one}, {two}]"
+    recipe.write_text(f"data: {data}, global_batch_size: 4}}}}\n")
+    options = ["--global-batch-size", "4", "--exclude", excluded]
+    for step in (0, 4):
+        expected = trained(step, [one, two], exclude=excluded)
+        assert expected != trained(step, [one, two])
+        for words in (["--data", one, two, *options], ["--config", str(recipe), "--exclude", excluded]):
+            told = replay(capsys, *words, "--step", str(step))
+            assert [(s["ordinal"], s["key"], s["task"]) for s in told["samples"]] == expected
+            assert told["epoch_length"] == 13
+
+
+def test_several_lists_are_left_out_and_one_of_other_data_is_noticed(corpora, excluded, capsys, tmp_path, caplog):
+    one, two = str(corpora / "one"), str(corpora / "two")
+    shard, key = ShardSource(two).name(0, 0)
+    append_faults(tmp_path / "more.jsonl", [Fault(None, 0, key, shard, None, "unreadable")])
+    more = str(tmp_path / "more.jsonl")
+    assert replay(capsys, "--data", one, two, "--exclude", excluded, more)["epoch_length"] == 12
+    with caplog.at_level("WARNING"):
+        assert replay(capsys, "--data", one, "--exclude", more)["epoch_length"] == 10
+    assert "none of the samples listed in" in caplog.text
+
+
 def test_what_is_printed_is_a_table(corpora, capsys):
     one, two = str(corpora / "one"), str(corpora / "two")
     assert main(["vplm", "replay", "--data", one, two, "--step", "1", "--global-batch-size", "2"]) == 0
@@ -245,6 +281,7 @@ def test_what_is_printed_is_a_table(corpora, capsys):
         (["--data", "ONE", "--global-batch-size", "0"], "batch sizes must be positive, got 0"),
         (["--data", "ONE", "--weights", "1", "2"], "each corpus needs one weight, got 1 corpora and 2 weights"),
         (["--data", "ONE", "--quarantine", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--data", "ONE", "--exclude", "nowhere.jsonl"], "nowhere.jsonl"),
         ([], "one of the arguments --config --data is required"),
         (["--data", "ONE", "--config", "p2v/tiny"], "not allowed with argument"),
     ],

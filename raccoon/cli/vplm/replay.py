@@ -35,6 +35,14 @@ def add_parser(verbs: Any) -> None:
     replay.add_argument("--seed", type=int, metavar="S", help="seed of the order (default: the recipe's, or 0)")
     replay.add_argument("--global-batch-size", type=int, metavar="G", help="default: the recipe's, or 8")
     replay.add_argument("--window-shards", type=int, metavar="N", help="--data: shards shuffled together (default 8)")
+    replay.add_argument(
+        "--exclude",
+        type=filled,
+        nargs="+",
+        metavar="LIST",
+        help="quarantine lists, or that of `raccoon vplm check --bad-list`, whose samples the run leaves out (default: "
+        "the recipe's, or none)",
+    )
     replay.add_argument("--epoch", type=int, metavar="E", help="count the step from the beginning of this epoch")
     replay.add_argument("--step", type=int, metavar="N", help="optimizer step, from 0 (default 0)")
     replay.add_argument("--ordinal", type=int, metavar="O", help="begin at an ordinal instead, such as a checkpoint's")
@@ -132,6 +140,7 @@ def _from_shards(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
         seed=0 if args.seed is None else args.seed,
         global_batch_size=8 if args.global_batch_size is None else args.global_batch_size,
         window_shards=8 if args.window_shards is None else args.window_shards,
+        exclude=args.exclude or (),
     )
 
 
@@ -143,7 +152,8 @@ def _from_recipe(args: argparse.Namespace) -> "VplmDataModule[Any, Any]":
     from raccoon.recipes import PARSER_MODE, load
     from raccoon_datamodules.datamodule import VplmDataModule
 
-    flags = {"seed": args.seed, "global_batch_size": args.global_batch_size}
+    excluded = None if args.exclude is None else json.dumps(args.exclude)
+    flags = {"seed": args.seed, "global_batch_size": args.global_batch_size, "exclude": excluded}
     given = [*args.set, *(f"data.{key}={value}" for key, value in flags.items() if value is not None)]
     if wrong := [flag for flag in given if not flag.startswith("data.") or "=" not in flag]:
         raise ValueError(f"--set takes data.KEY=VALUE, got {wrong[0]!r}: only the data decide what a step reads")
