@@ -16,7 +16,18 @@ from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.video import Video, encode_clip
 from raccoon_datamodules.view import MemberView
 
-__all__ = ["SCHEMA_VERSION", "EditKind", "EditPrompt", "MemberError", "ObjectRecord", "VplmSample", "decode", "encode"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "EditKind",
+    "EditPrompt",
+    "MemberError",
+    "ObjectRecord",
+    "VplmSample",
+    "decode",
+    "edit_to_json",
+    "edits_of",
+    "encode",
+]
 
 EditKind = Literal["remove", "add", "change"]
 
@@ -103,7 +114,7 @@ def encode(sample: VplmSample, *, encode_video: Callable[[Video], bytes] = encod
     out = {
         members.META: members.dump_meta(meta),
         members.PARAGRAPH: members.dump_json(every, members.PARAGRAPH),
-        members.EDITS: members.dump_json([_edit_to_json(edit) for edit in sample.edits], members.EDITS),
+        members.EDITS: members.dump_json([edit_to_json(edit) for edit in sample.edits], members.EDITS),
         members.VIDEO: encode_video(video),
     }
     for record in sample.objects:
@@ -149,15 +160,12 @@ def decode(
                 attributes=info.attributes,
             )
         )
-    edits = members.load_json(view.bytes_of(members.EDITS), members.EDITS)
-    if not isinstance(edits, list):
-        raise MemberError(members.EDITS, f"must hold a list of edits, got {type(edits).__name__}")
     return VplmSample(
         key=view.key,
         video=view.video(frame_indices),
         paragraph=paragraph,
         objects=tuple(records),
-        edits=tuple(_edit_from_json(value) for value in edits),
+        edits=edits_of(view),
         phrasings=tuple(phrasings),
         meta=view.meta.extra,
     )
@@ -191,7 +199,16 @@ def _faults(sample: VplmSample) -> list[str]:
     return faults
 
 
-def _edit_to_json(edit: EditPrompt) -> dict[str, Any]:
+def edits_of(view: MemberView) -> tuple[EditPrompt, ...]:
+    """The written edits of a sample. Raises MemberError if they are missing, damaged or not what `edit_to_json` wrote."""
+    edits = members.load_json(view.bytes_of(members.EDITS), members.EDITS)
+    if not isinstance(edits, list):
+        raise MemberError(members.EDITS, f"must hold a list of edits, got {type(edits).__name__}")
+    return tuple(_edit_from_json(value) for value in edits)
+
+
+def edit_to_json(edit: EditPrompt) -> dict[str, Any]:
+    """A written edit as ``edits.json`` holds it: kind, object_id, instruction, and the paragraphs before and after."""
     return {
         "kind": edit.kind,
         "object_id": edit.object_id,

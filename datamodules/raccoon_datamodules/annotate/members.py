@@ -8,7 +8,7 @@ from raccoon_datamodules import members
 from raccoon_datamodules.annotate.annotator import Annotation, Clip
 from raccoon_datamodules.annotate.frame_grid import uniform_indices
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
-from raccoon_datamodules.sample import EditPrompt
+from raccoon_datamodules.sample import EditPrompt, edit_to_json
 from raccoon_datamodules.view import MemberView
 from raccoon_datamodules.wording import name_key
 
@@ -57,7 +57,7 @@ def annotated_members(
     out = {
         members.META: members.dump_meta(replace(view.meta, objects=tuple(kept), extra=extra)),
         members.PARAGRAPH: members.dump_json(texts, members.PARAGRAPH),
-        members.EDITS: members.dump_json([_edit_to_json(edit) for edit in told], members.EDITS),
+        members.EDITS: members.dump_json([edit_to_json(edit) for edit in told], members.EDITS),
         members.VIDEO: view.bytes_of(members.VIDEO),
     }
     for object_id in kept:
@@ -101,13 +101,3 @@ def _completed(edit: EditPrompt, before: Paragraph, after: Paragraph) -> EditPro
         return edit
     sides = [Paragraph(side.description, (*side.objects, *gained)) for side in (edit.before, edit.after)]
     return replace(edit, before=sides[0], after=sides[1])
-
-
-def _edit_to_json(edit: EditPrompt) -> dict[str, Any]:
-    return {
-        "kind": edit.kind,
-        "object_id": edit.object_id,
-        "instruction": edit.instruction,
-        "before": members.paragraph_to_json(edit.before),
-        "after": members.paragraph_to_json(edit.after),
-    }
