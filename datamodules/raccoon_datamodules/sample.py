@@ -200,7 +200,11 @@ def _faults(sample: VplmSample) -> list[str]:
 
 
 def edits_of(view: MemberView) -> tuple[EditPrompt, ...]:
-    """The written edits of a sample. Raises MemberError if they are missing, damaged or not what `edit_to_json` wrote."""
+    """The written edits of a sample.
+
+    Raises:
+        MemberError: if they are missing, damaged, or not what `edit_to_json` writes.
+    """
     edits = members.load_json(view.bytes_of(members.EDITS), members.EDITS)
     if not isinstance(edits, list):
         raise MemberError(members.EDITS, f"must hold a list of edits, got {type(edits).__name__}")
