@@ -1,7 +1,9 @@
 """``index.json``: what is in the shards of a folder and where, so that any sample is read without reading another.
 
 One index describes one split in one folder. Its columns are small integers in base64 (docs/format.md), because a
-million samples have some ten million members: as JSON numbers they would take gigabytes of memory to load.
+million samples have some ten million members: as JSON numbers they would take gigabytes of memory to load. Of an index
+whose checksum fits, a shard's columns are read when they are first needed (`stored_shards`), so that opening one costs
+little more than reading the file; any other is read and checked as a whole.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from raccoon_datamodules.atomic import replacing
 from raccoon_datamodules.places import is_url, join, split_index
 from raccoon_datamodules.reader import files_of
 from raccoon_datamodules.shard import Shard, index_tar
+from raccoon_datamodules.stored_shards import ShardHead, StoredShards, find_shards, heads_of
 
 INDEX_NAME = "index.json"
 INDEX_FORMAT = "raccoon-vplm-index"
@@ -32,21 +35,30 @@ _SPLIT = re.compile(r"[A-Za-z0-9_]{1,40}")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """The shards of one split. ``base`` is the folder or address they lie in, ``left_out`` what `without` took away."""
+    """The shards of one split. ``base`` is the folder or address they lie in, ``left_out`` what `without` took away.
+
+    ``shards`` may be read as they are asked for; ``heads`` says their names and sizes without reading them. A shard
+    that is damaged in the index raises ValueError when it is asked for.
+    """
 
     split: str
-    shards: tuple[Shard, ...]
+    shards: Sequence[Shard]
     base: str
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         """Number of samples."""
-        return sum(len(shard) for shard in self.shards)
+        return sum(self.shard_sizes)
+
+    @property
+    def heads(self) -> tuple[ShardHead, ...]:
+        """Name, bytes, sha256 and number of samples of each shard."""
+        return heads_of(self.shards)
 
     @property
     def shard_sizes(self) -> list[int]:
         """Samples of each shard; what an order is made from."""
-        return [len(shard) for shard in self.shards]
+        return [head.num_samples for head in self.heads]
 
     def keys(self) -> Iterator[str]:
         """All keys, as stored."""
@@ -62,7 +74,7 @@ class Index:
 
     def fingerprint(self) -> str:
         """A short hash of what the order depends on: the shards, their order and their contents."""
-        lines = [f"{shard.name} {shard.sha256} {len(shard)}" for shard in self.shards]
+        lines = [f"{head.name} {head.sha256} {head.num_samples}" for head in self.heads]
         text = "\n".join(lines + [f"without {shard} {key}" for shard, key in self.left_out])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -75,12 +87,21 @@ class Index:
         wanted: dict[str, set[bytes]] = {}
         for name, key in bad:
             wanted.setdefault(name, set()).add(key.encode("utf-8", "replace"))
-        shards, left_out = [], []
-        for shard in self.shards:
-            keep = ~np.isin(shard.keys, list(wanted.get(shard.name, ())))
-            left_out += [(shard.name, key.decode("ascii")) for key in shard.keys[~keep].tolist()]
-            shards.append(shard if keep.all() else shard.only(keep))
-        found = Index(self.split, tuple(shards), self.base, (*self.left_out, *left_out))
+        changed: dict[int, Shard] = {}
+        left_out = []
+        for number, head in enumerate(self.heads):
+            if head.name not in wanted:
+                continue
+            shard = self.shards[number]
+            keep = ~np.isin(shard.keys, list(wanted[head.name]))
+            left_out += [(head.name, key.decode("ascii")) for key in shard.keys[~keep].tolist()]
+            changed[number] = shard.only(keep)
+        shards = (
+            self.shards.with_changed(changed)
+            if isinstance(self.shards, StoredShards)
+            else tuple(changed.get(number, shard) for number, shard in enumerate(self.shards))
+        )
+        found = Index(self.split, shards, self.base, (*self.left_out, *left_out))
         if not len(found):
             raise ValueError(f"no sample of {self.base} is left: all {len(left_out)} are to be left out")
         return found
@@ -129,8 +150,12 @@ class Index:
         anew = "get it again" if is_url(base) else f"write it anew with `raccoon vplm check {base} --reindex`"
         # As `save` wrote it; who writes an index in another form leaves this out or loses it, and then nothing is said.
         said = _CHECKSUM.search(data, max(0, len(data) - 40))
-        if said is not None and zlib.crc32(memoryview(data)[: said.start()]) != int(said[1]):
-            raise ValueError(f"{path} is damaged: its bytes do not match its checksum; {anew}")
+        if said is not None:
+            if zlib.crc32(memoryview(data)[: said.start()]) != int(said[1]):
+                raise ValueError(f"{path} is damaged: its bytes do not match its checksum; {anew}")
+            stored = find_shards(data, said.start(), path=path, anew=anew)
+            if stored is not None:
+                return _counted(cls(stored[0], stored[2], base), stored[1], path)
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as err:
@@ -147,11 +172,7 @@ class Index:
             stated = value["num_samples"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise ValueError(f"{path} is damaged: {err!r}; {anew}") from err
-        if stated != len(index) or not len(index):
-            raise ValueError(
-                f"{path} must list at least one sample and as many as it states ({stated}), lists {len(index)}"
-            )
-        return index
+        return _counted(index, stated, path)
 
     @classmethod
     def build(cls, folder: str | Path, *, split: str | None = None, names: Sequence[str] | None = None) -> "Index":
@@ -174,6 +195,14 @@ class Index:
             named = re.fullmatch(r"vplm-([A-Za-z0-9_]+)-\d+\.tar", found[0])
             split = named[1] if named else "train"
         return cls(check_split(split), tuple(index_tar(folder / name) for name in found), str(folder))
+
+
+def _counted(index: Index, stated: Any, path: str) -> Index:
+    if stated != len(index) or not len(index):
+        raise ValueError(
+            f"{path} must list at least one sample and as many as it states ({stated}), lists {len(index)}"
+        )
+    return index
 
 
 def _why_no_index(base: str) -> str:

@@ -83,7 +83,7 @@ class ShardSource(Source):
         lists = [exclude] if isinstance(exclude, (str, Path)) else exclude
         if lists:
             self.index = self.index.without({(fault.shard, fault.key) for fault in read_faults(*lists)})
-        sizes = {shard.name: shard.size for shard in self.index.shards}
+        sizes = {head.name: head.size for head in self.index.heads}
         self._reader = ShardReader(self.index.base, sizes=sizes, spool_bytes=spool_bytes)
 
     @property
