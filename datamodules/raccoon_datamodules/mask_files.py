@@ -9,7 +9,9 @@ How a picture becomes a mask, 1 = edit here:
 """
 
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from raccoon_datamodules.limits import MAX_DECODED_BYTES, MAX_PIXELS
+from raccoon_datamodules.npz import read_arrays
 from raccoon_datamodules.video_read import read_frames
 
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm")
@@ -83,11 +87,15 @@ def _values(file: Path, *, want_ids: bool) -> NDArray[np.integer]:
     """One image as whole numbers [H, W]; palette images give the index, colours their largest channel."""
     try:
         with Image.open(file) as opened:
+            # Before its pixels are made.
+            if opened.width * opened.height > MAX_PIXELS:
+                claim = f"{opened.width}x{opened.height}"
+                raise ValueError(f"it claims to be {claim}, more than {MAX_PIXELS} pixels are not read")
             opened.load()
             image: Image.Image = opened
     except PermissionError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as err:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
         raise ValueError(f"the mask image {file} cannot be read, it is damaged or no image: {err}") from err
     if file.suffix.lower() in _JPEG:
         if want_ids:
@@ -112,19 +120,25 @@ def read_npz(file: Path) -> dict[str, NDArray]:
     """The members of an npz, or the single array of an npy under the name ``mask``; pickles are refused.
 
     Raises:
-        ValueError: if the file is damaged or holds Python objects.
+        ValueError: if the file is damaged, holds Python objects, or unpacks to more than `limits` allows.
     """
     try:
-        # Opened here: numpy leaves the file of a damaged archive open.
         with file.open("rb") as opened:
-            loaded = np.load(opened, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"mask": loaded}
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
+            return read_arrays(opened, limit=MAX_DECODED_BYTES)
     except PermissionError:
         raise
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as err:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        tokenize.TokenError,
+        ValueError,
+        EOFError,
+        OSError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        RuntimeError,
+    ) as err:
         raise ValueError(f"{file} must be a mask file written by write_masks, it cannot be read: {err}") from err
 
 

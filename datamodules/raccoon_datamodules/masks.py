@@ -14,6 +14,7 @@ from PIL import Image
 
 from raccoon_datamodules import mask_files
 from raccoon_datamodules.atomic import FULL, disk_full, replacing
+from raccoon_datamodules.limits import MAX_DECODED_BYTES, readable
 from raccoon_datamodules.mask_check import MaskFinding, check
 from raccoon_datamodules.mask_geometry import binary, boxes_of, feather, grow, mask_of_boxes
 from raccoon_datamodules.video import Video, probe
@@ -86,7 +87,8 @@ def unpack(members: Mapping[str, NDArray], frames: Sequence[int] | None = None) 
     """Undo `pack`: the arrays ``bits`` and ``shape`` back to uint8 {0, 1} [F, H, W], or only some frames of it.
 
     Raises:
-        ValueError: if an array is missing, has another type than `pack` gives, or the number of bits is not F H W.
+        ValueError: if an array is missing, has another type than `pack` gives, the number of bits is not F H W, or the mask
+            would be larger than `limits` allows.
     """
     missing = [name for name in ("bits", "shape") if name not in members]
     if missing:
@@ -101,6 +103,10 @@ def unpack(members: Mapping[str, NDArray], frames: Sequence[int] | None = None) 
     count = num_frames * height * width
     if bits.size != (count + 7) // 8:
         raise ValueError(f"a packed mask of shape {shape.tolist()} needs {(count + 7) // 8} bytes, got {bits.size}")
+    if count > MAX_DECODED_BYTES:
+        raise ValueError(
+            f"a mask of shape {shape.tolist()} would take more than {readable(MAX_DECODED_BYTES)} in memory"
+        )
     if frames is not None and height * width % 8 == 0:
         some = np.unpackbits(bits.reshape(num_frames, -1)[list(frames)], axis=1)
         return some.reshape(len(some), height, width)

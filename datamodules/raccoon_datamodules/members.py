@@ -18,6 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules import masks
+from raccoon_datamodules.limits import (
+    MAX_DECODED_BYTES,
+    MAX_OBJECTS,
+    MAX_REASON,
+    MAX_RECORD_BYTES,
+    readable,
+    sane_size,
+)
+from raccoon_datamodules.npz import parse_array, read_member
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 
 SCHEMA_VERSION = 1
@@ -27,12 +36,11 @@ PARAGRAPH = "paragraph.json"
 META = "meta.json"
 EDITS = "edits.json"
 
+# What an archive of a mask may have beyond its bits.
+_MORE = 1 << 20
+
 ObjectMember = Literal["mask", "inpainted", "object"]
 _ENDINGS: dict[str, str] = {"mask": ".npz", "inpainted": ".mp4", "object": ".json"}
-
-# Larger claims in a record are taken for damage, before memory is asked for.
-MAX_FRAMES = 1 << 24
-MAX_SIDE = 1 << 16
 
 # A dot would end the key for WebDataset and merge samples; 120 + the longest suffix stays below a file name's 255.
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,120}")
@@ -44,6 +52,8 @@ class MemberError(ValueError):
     """A member of a sample is missing or cannot be read; ``member`` is its suffix, ``reason`` what is wrong."""
 
     def __init__(self, member: str, reason: str) -> None:
+        # A reason may quote what a file holds.
+        member, reason = member[:MAX_REASON], reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} ..."
         super().__init__(f"{member}: {reason}")
         self.member = member
         self.reason = reason
@@ -142,18 +152,27 @@ def dump_json(value: Any, member: str) -> bytes:
 
     Raises:
         TypeError: if the value is not plain JSON.
+        ValueError: if it is larger than a record may be (`limits`).
     """
     try:
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return text.encode("utf-8") + b"\n"
+        data = text.encode("utf-8") + b"\n"
     except (TypeError, ValueError) as err:
         raise TypeError(
             f"{member} must hold plain JSON values (str, int, finite float, bool, list, dict): {err}"
         ) from err
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError(
+            f"{member} must have at most {readable(MAX_RECORD_BYTES)}, it would have {readable(len(data))}; "
+            "cut the clip into shorter ones, or keep less text and fewer attributes"
+        )
+    return data
 
 
-def load_json(data: bytes, member: str) -> Any:
-    """Undo `dump_json`. Raises MemberError if the bytes are not JSON in UTF-8."""
+def load_json(data: bytes, member: str, *, limit: int = MAX_RECORD_BYTES) -> Any:
+    """Undo `dump_json`. Raises MemberError if the bytes are not JSON in UTF-8, or more than ``limit``."""
+    if len(data) > limit:
+        raise MemberError(member, f"must have at most {readable(limit)}, has {readable(len(data))}")
     try:
         return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as err:
@@ -200,13 +219,22 @@ def load_mask(data: bytes, member: str, *, meta: MetaRecord, frames: Sequence[in
         MemberError: if it is not such an npz, holds a pickle, is larger than the clip needs, or has another size.
     """
     shape = (meta.num_frames, meta.height, meta.width)
+    if meta.num_frames * meta.height * meta.width > MAX_DECODED_BYTES:
+        raise MemberError(member, f"a mask {list(shape)} would take more than {readable(MAX_DECODED_BYTES)} in memory")
     # Bits, a byte of padding a row at most, and the headers: a larger array is refused before it is unpacked.
     limit = meta.num_frames * meta.height * (meta.width // 8 + 1) + 4096
     try:
+        # An archive's list of entries is read whole, which takes ten times what it has.
+        if len(data) > limit + _MORE:
+            raise ValueError(f"it has {readable(len(data))}, at most {readable(limit + _MORE)} expected")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            arrays = {name: _read_array(archive, f"{name}.npy", limit) for name in ("bits", "shape")}
+            arrays = {
+                name: parse_array(read_member(archive, f"{name}.npy", limit), f"{name}.npy", max_dims=1, kinds="iu")
+                for name in ("bits", "shape")
+            }
         stored = tuple(arrays["shape"].tolist())
-        mask = masks.unpack(arrays, frames if stored == shape else None)
+        is_other = len(stored) == 3 and min(stored) > 0 and stored != shape
+        mask = None if is_other else masks.unpack(arrays, frames)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -214,32 +242,15 @@ def load_mask(data: bytes, member: str, *, meta: MetaRecord, frames: Sequence[in
         KeyError,
         OSError,
         EOFError,
-        NotImplementedError,
+        RuntimeError,
         TypeError,
         SyntaxError,
-        RecursionError,
         tokenize.TokenError,
     ) as err:
         raise MemberError(member, f"must be a bit-packed npz without pickles: {err}") from err
-    if stored != shape:
-        raise MemberError(member, f"mask must be [F, H, W] like the video's {list(shape)}, got {list(mask.shape)}")
+    if mask is None:
+        raise MemberError(member, f"mask must be [F, H, W] like the video's {list(shape)}, got {list(stored)}")
     return mask
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, limit: int) -> NDArray[Any]:
-    """An array of numbers [N] of at most ``limit`` bytes; nothing larger is unpacked, or made room for."""
-    entry = archive.getinfo(name)
-    if entry.file_size > limit:
-        raise ValueError(f"{name} unpacks to {entry.file_size} bytes, at most {limit} expected")
-    with archive.open(entry) as packed:
-        raw = io.BytesIO(packed.read(limit))
-    if np.lib.format.read_magic(raw) != (1, 0):
-        raise ValueError(f"{name} must be of version 1.0 of numpy's format")
-    (count, *more), _, dtype = np.lib.format.read_array_header_1_0(raw)
-    # numpy itself would make an array of whatever size the header claims.
-    if more or dtype.kind not in "iu" or raw.tell() + count * dtype.itemsize != entry.file_size:
-        raise ValueError(f"{name} must hold whole numbers [N] and nothing else, it claims {dtype} {[count, *more]}")
-    return np.frombuffer(raw.getbuffer()[raw.tell() :], dtype=dtype)
 
 
 def dump_object(info: ObjectInfo) -> bytes:
@@ -312,14 +323,17 @@ def load_meta(data: bytes) -> MetaRecord:
     try:
         num_frames, height, width = (int(value[name]) for name in ("num_frames", "height", "width"))
         fps = float(value["fps"])
-        if not (1 <= num_frames <= MAX_FRAMES and 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and 0 < fps < 1e6):
-            raise ValueError(f"sizes and fps must be positive and sane, got {num_frames}x{height}x{width} at {fps}")
+        fault = sane_size(num_frames, height, width)
+        if fault is not None or not 0 < fps < 1e6:
+            raise ValueError(fault or f"fps must be positive and sane, got {fps}")
         times = value["timestamps"]
         timestamps = np.arange(num_frames) / fps if times is None else np.array(times, dtype=np.float64)
         if timestamps.shape != (num_frames,):
             raise ValueError(f"timestamps must have one value a frame ({num_frames}), got {timestamps.size}")
         if not (np.isfinite(timestamps).all() and (np.diff(timestamps) > 0).all()):
             raise ValueError("timestamps must be finite and strictly increasing")
+        if len(value["objects"]) > MAX_OBJECTS:
+            raise ValueError(f"a sample has at most {MAX_OBJECTS} objects, got {len(value['objects'])}")
         objects = [str(name) for name in value["objects"]]
         check_object_ids(objects)
         key = check_key(str(value["key"]))

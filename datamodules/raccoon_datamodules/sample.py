@@ -3,6 +3,7 @@
 `encode` makes the members that a shard stores, `decode` reads them back; the files themselves: `members`.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules import members
+from raccoon_datamodules.limits import MAX_DECODED_BYTES, readable, sane_size
 from raccoon_datamodules.members import SCHEMA_VERSION, MemberError, MetaRecord, ObjectInfo
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.video import Video, encode_clip
@@ -89,7 +91,8 @@ def encode(sample: VplmSample, *, encode_video: Callable[[Video], bytes] = encod
 
     Raises:
         ValueError: if the key or an object id is not allowed, an edit names an object that is not there, or a mask,
-            boxes or inpainted clip does not have the clip's frames and size; all faults are named.
+            boxes or inpainted clip does not have the clip's frames and size, or the clip is larger than `limits`
+            allows; all faults are named.
         TypeError: if meta or attributes hold what is not plain JSON.
     """
     faults = _faults(sample)
@@ -179,6 +182,11 @@ def _faults(sample: VplmSample) -> list[str]:
     except ValueError as err:
         faults.append(str(err))
     shape = (sample.video.num_frames, *sample.video.size)
+    too_large = sane_size(*shape)
+    if too_large is None and math.prod(shape) * 3 > MAX_DECODED_BYTES:
+        too_large = f"a clip {list(shape)} takes more than {readable(MAX_DECODED_BYTES)} in memory"
+    if too_large is not None:
+        faults.append(f"{too_large}; cut it into shorter clips or make it smaller")
     for record in sample.objects:
         mask = record.mask
         if mask.shape != shape or mask.dtype != np.uint8 or (mask > 1).any():

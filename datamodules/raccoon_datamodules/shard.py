@@ -14,12 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.members import split_name
+from raccoon_datamodules.limits import MAX_MEMBER_BYTES, readable
+from raccoon_datamodules.members import MemberError, split_name
 
 # Shard names come from a file: no folder, nothing hidden, nothing that could leave the index's own folder.
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.tar")
 # Names and times; the writer's are 1 kB.
 _LARGEST_HEADER = 1 << 20
+_PIECE = 1 << 20
 _COLUMNS = ("count", "suffix", "offset", "length", "crc32")
 
 
@@ -61,10 +63,19 @@ class Shard:
         return bytes(self.keys[sample]).decode("ascii")
 
     def members(self, sample: int) -> tuple[Member, ...]:
-        """The members of a sample, in the order of the tar."""
+        """The members of a sample, in the order of the tar.
+
+        Raises:
+            MemberError: if one is said to be larger than any member is (`limits`).
+        """
         place = slice(int(self.first[sample]), int(self.first[sample + 1]))
         columns = zip(*(column[place].tolist() for column in self._columns()), strict=True)
-        return tuple(Member(self.suffixes[s], o, n, c) for s, o, n, c in columns)
+        found = tuple(Member(self.suffixes[s], o, n, c) for s, o, n, c in columns)
+        for member in found:
+            if member.length > MAX_MEMBER_BYTES:
+                sizes = f"{readable(member.length)}, at most {readable(MAX_MEMBER_BYTES)} are read"
+                raise MemberError(member.suffix, f"the index says that it has {sizes}")
+        return found
 
     def suffixes_of(self, sample: int) -> tuple[str, ...]:
         """The suffixes of a sample's members, in the order of the tar."""
@@ -182,9 +193,10 @@ def index_tar(path: Path) -> Shard:
                     raise ValueError(f"{info.name} is stored with holes, which no reader of members by offset knows")
                 if info.offset_data + info.size > size:
                     raise ValueError(f"it ends inside {info.name}")
-                raw.seek(info.offset_data)
-                data = raw.read(info.size)
-                samples[-1][1].append(Member(suffix, info.offset_data, info.size, zlib.crc32(data)))
+                if info.size > MAX_MEMBER_BYTES:
+                    raise ValueError(f"{info.name} has {readable(info.size)}, at most {readable(MAX_MEMBER_BYTES)}")
+                checksum = _checksum(raw, info.offset_data, info.size)
+                samples[-1][1].append(Member(suffix, info.offset_data, info.size, checksum))
             raw.seek(0)
             digest = hashlib.file_digest(raw, "sha256").hexdigest()
     except (tarfile.TarError, ValueError) as err:
@@ -233,6 +245,15 @@ class _Forward:
         if not 0 <= size <= _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes, at most {_LARGEST_HEADER} expected")
         return self._raw.read(size)
+
+
+def _checksum(raw: BinaryIO, offset: int, length: int) -> int:
+    raw.seek(offset)
+    found = 0
+    while length > 0 and (piece := raw.read(min(length, _PIECE))):
+        found = zlib.crc32(piece, found)
+        length -= len(piece)
+    return found
 
 
 def _smallest(values: Any) -> NDArray[np.integer[Any]]:

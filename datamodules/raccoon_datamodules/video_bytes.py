@@ -1,13 +1,16 @@
 """In-memory clips to frames: only the frames asked for become pictures, and each shrinks as soon as it is decoded."""
 
 import io
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import av
 import numpy as np
 
+from raccoon_datamodules.limits import MAX_DECODED_BYTES, readable
 from raccoon_datamodules.pixels import resize_frame
+from raccoon_datamodules.video_claims import check_counts, check_picture
 from raccoon_datamodules.video_read import DecodedFrames, to_rgb
 from raccoon_datamodules.video_source import seconds_of
 
@@ -19,15 +22,22 @@ def decode_bytes(
     *,
     size: tuple[int, int] | None = None,
     stored_size: tuple[int, int] | None = None,
+    stored_frames: int | None = None,
 ) -> DecodedFrames:
     """Decode an in-memory clip; see `video.decode_clip`.
 
     With ``size`` the frames are resized one by one to that (height, width), as `pixels.resize` would, so that a clip
-    is never in memory at its stored size. ``stored_size`` is the (height, width) that the clip is known to have.
+    is never in memory at its stored size. ``stored_size`` and ``stored_frames`` are the (height, width) and the number
+    of frames that the clip is known to have.
 
     Raises:
-        ValueError: if data is no such clip, is cut off or of another stored size, or an index is not one of its frames.
+        ValueError: if data is no such clip, is cut off or of another stored size, if an index is not one of its frames,
+            or if the frames would take more memory than `limits` allows.
     """
+    try:
+        check_counts(data)
+    except ValueError as err:
+        raise ValueError(f"the clip is damaged: {err}") from err
     try:
         with av.open(io.BytesIO(data), format="mp4") as container:
             stream = container.streams.video[0]
@@ -39,14 +49,20 @@ def decode_bytes(
             stored = (context.height, context.width)
             if stored_size is not None and stored != stored_size:
                 raise ValueError(f"the clip must be {list(stored_size)} (height, width), it is {list(stored)}")
-            # A header of a few bytes can announce 2**32 frames; each takes at least one.
-            if announced > len(data):
-                raise ValueError(f"the clip ({len(data)} bytes) cannot hold the {announced} frames that it announces")
+            check_picture(*stored, "the clip")
+            if stored_frames is not None and announced != stored_frames:
+                raise ValueError(f"the clip must have {stored_frames} frames, it announces {announced}")
             # The frames themselves may state another size than the header; up to 128 lines are for alignment.
             context.options = {"max_pixels": str((stored[0] + 128) * (stored[1] + 128))}
             wanted = list(range(announced)) if frame_indices is None else [int(n) for n in frame_indices]
             if not wanted or wanted[0] < 0 or wanted[-1] >= announced or not _rises(wanted):
                 raise ValueError(f"frame_indices must increase within [0, {announced}), got {wanted}")
+            needed = len(wanted) * math.prod(size or stored) * 3
+            if needed > MAX_DECODED_BYTES:
+                raise ValueError(
+                    f"{len(wanted)} frames of the clip would take {readable(needed)} in memory, more than "
+                    f"{readable(MAX_DECODED_BYTES)}; ask for fewer"
+                )
             frames = np.empty((len(wanted), *(size or stored), 3), dtype=np.uint8)
             pts = np.empty(len(wanted), dtype=np.int64)
             slot = 0

@@ -17,6 +17,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from raccoon_datamodules.video_claims import check_file_counts, check_picture
+
 _log = logging.getLogger(__name__)
 
 # Demuxers that open anything: a picture, or text drawn as a terminal.
@@ -52,7 +54,8 @@ def open_source(path: Path) -> Iterator[Any]:
 
     Raises:
         FileNotFoundError: if there is nothing at path.
-        ValueError: if it is a folder, empty, no video, cut off before its index, or holds sound only.
+        ValueError: if it is a folder, empty, no video, cut off before its index, holds sound only, or claims what
+            cannot be.
         PermissionError: if it may not be read.
     """
     if not path.exists():
@@ -63,6 +66,7 @@ def open_source(path: Path) -> Iterator[Any]:
         raise PermissionError(f"no permission to read {path}: change its rights (chmod u+r) or copy it")
     if path.is_file() and path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): copy or download it again")
+    check_file_counts(path)
     try:
         container = av.open(os.fspath(path))
     except PermissionError as err:
@@ -81,6 +85,9 @@ def open_source(path: Path) -> Iterator[Any]:
             raise ValueError(f"{path} holds {kind}: a file with moving pictures is needed")
         if video_stream(container) is None:
             raise ValueError(f"{path} holds sound and a cover picture only: a file with moving pictures is needed")
+        context = video_stream(container).codec_context
+        if context is not None:
+            check_picture(context.height, context.width, str(path))
         yield container
 
 

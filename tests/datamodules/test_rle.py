@@ -63,7 +63,10 @@ def test_any_text_is_a_mask_or_refused(text: str) -> None:
         ({"size": [2, 2], "counts": [-1, 5]}, "whole numbers from 0 on"),
         ({"size": [2, 2], "counts": [True, 3]}, "whole numbers from 0 on"),
         ({"size": [2, 2], "counts": "\x7f"}, "a character or number that cannot be there"),
-        ({"size": [2, 2], "counts": "o" * 50}, "a character or number that cannot be there"),
+        ({"size": [2, 2], "counts": "o" * 20}, "a character or number that cannot be there"),
+        ({"size": [2, 2], "counts": "1" * 100}, r"of \[2, 2\] cannot be 100 numbers or characters"),
+        ({"size": [2, 2], "counts": [0] * 100}, r"of \[2, 2\] cannot be 100 numbers or characters"),
+        ({"size": [2, 2], "counts": [2**62, 2**62]}, "must add up to its 4 pixels"),
         ({"size": [2, 2], "counts": "4P"}, "are cut off"),
     ],
 )

@@ -31,6 +31,7 @@ from raccoon_datamodules.exchange.report import (
     dump_line,
 )
 from raccoon_datamodules.faults import attempt
+from raccoon_datamodules.limits import MAX_LINE_BYTES, readable
 from raccoon_datamodules.masks import write_masks
 from raccoon_datamodules.members import MemberError, ObjectInfo, object_suffix, parse_suffix
 from raccoon_datamodules.parallel import ordered
@@ -265,6 +266,9 @@ class _Files:
         if self._job.masks == "png":
             return self._add(f"masks/{self._split}/{self._key}/{object_id}", mask)
         text = json.dumps([rle.encode_rle(frame) for frame in mask])
+        if len(text) > MAX_LINE_BYTES:
+            reason = f"has {readable(len(text))} as run lengths, more than is imported again; export masks as png"
+            raise MemberError(object_suffix("mask", object_id), reason)
         return self._add(f"masks/{self._split}/{self._key}.{object_id}.json", text.encode("ascii"))
 
     def flush(self) -> None:

@@ -18,12 +18,16 @@ from raccoon_datamodules.exchange.lines import read_answer, restore
 from raccoon_datamodules.exchange.report import EXTRA_FIELD, ExchangeProblem, ExchangeReport, place_of
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import check_split
+from raccoon_datamodules.limits import MAX_LINE_BYTES, readable
 from raccoon_datamodules.parallel import ordered
 from raccoon_datamodules.sample import VplmSample, encode
 from raccoon_datamodules.video import Video, encode_clip
 from raccoon_datamodules.writer import write_encoded
 
 Progress = Callable[[int, int], None]
+
+# Of what is passed over of a line that is too long.
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,13 @@ def _texts(file: Path) -> Iterator[tuple[int, bytes]]:
             yield number, json.dumps(item).encode()
         return
     with file.open("rb") as lines:
-        for number, text in enumerate(lines, 1):
+        number = 0
+        # One more than is taken: longer lines are refused with what they begin with, and their rest is passed over.
+        while text := lines.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            rest = text
+            while not rest.endswith(b"\n") and (rest := lines.readline(_PIECE)):
+                pass
             if text.strip():
                 yield number, text
 
@@ -159,7 +169,9 @@ def _work(job: _Job) -> tuple[_Job, _Sample | str]:
 
 
 def _sample_of(job: _Job) -> _Sample:
-    line = members.load_json(job.text.removeprefix(b"\xef\xbb\xbf"), "the line")
+    if len(job.text) > MAX_LINE_BYTES:
+        raise ValueError(f"a line must have at most {readable(MAX_LINE_BYTES)}, this one has more")
+    line = members.load_json(job.text.removeprefix(b"\xef\xbb\xbf"), "the line", limit=MAX_LINE_BYTES)
     if not isinstance(line, dict):
         raise ValueError(f"a line must hold an object with messages and videos, got {type(line).__name__}")
     base = job.file.parent

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from raccoon_datamodules import masks, members
 from raccoon_datamodules.exchange import rle
-from raccoon_datamodules.exchange.report import EXTRA_FIELD, EXTRA_SCHEMA, place_of
+from raccoon_datamodules.exchange.report import EXTRA_FIELD, EXTRA_SCHEMA, place_of, read_bytes
+from raccoon_datamodules.limits import MAX_DECODED_BYTES, MAX_LINE_BYTES, readable
 from raccoon_datamodules.mask_files import image_files, read_images
 from raccoon_datamodules.members import MemberError, MetaRecord, object_suffix, parse_suffix
 from raccoon_datamodules.paragraph import Paragraph
+from raccoon_datamodules.video_claims import check_counts
 from raccoon_datamodules.view import MemberView
 
 # Names of one thing among the trainers: role and text of a message, and who answers.
@@ -100,7 +102,7 @@ def restore(line: Mapping[str, Any], base: Path, *, allow_outside: bool) -> tupl
     """
     extra = line[EXTRA_FIELD]
     if isinstance(extra, str):
-        extra = members.load_json(extra.encode("utf-8", "surrogatepass"), EXTRA_FIELD)
+        extra = members.load_json(extra.encode("utf-8", "surrogatepass"), EXTRA_FIELD, limit=MAX_LINE_BYTES)
     if not isinstance(extra, dict) or extra.get("schema") != EXTRA_SCHEMA:
         raise ValueError(f"its field {EXTRA_FIELD} must hold schema {EXTRA_SCHEMA}, got {extra!r:.100}")
     try:
@@ -116,7 +118,7 @@ def restore(line: Mapping[str, Any], base: Path, *, allow_outside: bool) -> tupl
         members.META: members.dump_json(meta, members.META),
         members.PARAGRAPH: members.dump_json(every, members.PARAGRAPH),
         members.EDITS: members.dump_json(edits, members.EDITS),
-        members.VIDEO: place_of(answer.video, base, allow_outside=allow_outside).read_bytes(),
+        members.VIDEO: read_bytes(place_of(answer.video, base, allow_outside=allow_outside)),
     }
     record = members.load_meta(data[members.META])
     _check_clip(data[members.VIDEO], members.VIDEO, record)
@@ -128,7 +130,7 @@ def restore(line: Mapping[str, Any], base: Path, *, allow_outside: bool) -> tupl
     for suffix, name in others.items():
         if parse_suffix(suffix) is not None or suffix in data:
             raise ValueError(f"its field {EXTRA_FIELD} lists {suffix}, which has a place of its own, as another member")
-        data[suffix] = place_of(name, base, allow_outside=allow_outside).read_bytes()
+        data[suffix] = read_bytes(place_of(name, base, allow_outside=allow_outside))
     view = MemberView(data)
     view.paragraphs()
     for name in record.objects:
@@ -161,7 +163,7 @@ def _restore_object(
     }
     if inpainted is not None:
         name = object_suffix("inpainted", object_id)
-        out[name] = place_of(inpainted, base, allow_outside=allow_outside).read_bytes()
+        out[name] = read_bytes(place_of(inpainted, base, allow_outside=allow_outside))
         _check_clip(out[name], name, meta)
     return out, notes
 
@@ -169,9 +171,11 @@ def _restore_object(
 def _read_mask(name: Any, meta: MetaRecord, base: Path, *, allow_outside: bool) -> NDArray[np.uint8]:
     """Masks uint8 {0, 1} [F, H, W] from a file of run-length encodings or a folder of PNGs."""
     size = meta.height, meta.width
+    if meta.num_frames * meta.height * meta.width > MAX_DECODED_BYTES:
+        raise ValueError(f"the masks of {name!r:.100} would take more than {readable(MAX_DECODED_BYTES)} in memory")
     if isinstance(name, str) and name.endswith(".json"):
         path = place_of(name, base, allow_outside=allow_outside)
-        frames = members.load_json(path.read_bytes(), name)
+        frames = members.load_json(read_bytes(path, MAX_LINE_BYTES), name, limit=MAX_LINE_BYTES)
         if not isinstance(frames, list) or len(frames) != meta.num_frames:
             raise ValueError(f"{name} must hold a list of {meta.num_frames} masks, one a frame of the clip")
         return np.stack([rle.decode_rle(frame, size=size) for frame in frames])
@@ -188,10 +192,11 @@ def _read_mask(name: Any, meta: MetaRecord, base: Path, *, allow_outside: bool) 
 def _check_clip(data: bytes, member: str, meta: MetaRecord) -> None:
     """Raise MemberError unless the header of a clip says what ``meta`` says; frames are not decoded."""
     try:
+        check_counts(data)
         with av.open(io.BytesIO(data), format="mp4") as container:
             stream = container.streams.video[0]
             found = stream.frames, stream.codec_context.height, stream.codec_context.width
-    except (av.error.FFmpegError, IndexError, AttributeError) as err:
+    except (av.error.FFmpegError, IndexError, AttributeError, ValueError) as err:
         raise MemberError(member, f"is no clip of a shard: {err}") from err
     expected = meta.num_frames, meta.height, meta.width
     if found != expected:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raccoon_datamodules.examine.report import MAX_LISTED
+from raccoon_datamodules.limits import MAX_MEMBER_BYTES, readable
 
 EXTRA_FIELD = "raccoon"
 EXTRA_SCHEMA = 1
@@ -102,6 +103,14 @@ def place_of(name: Any, base: Path, *, allow_outside: bool, kind: Literal["file"
     if not (path.is_file() if kind == "file" else path.is_dir()):
         raise FileNotFoundError(f"there is no {kind} {path}")
     return path
+
+
+def read_bytes(path: Path, limit: int = MAX_MEMBER_BYTES) -> bytes:
+    """The bytes of a file. Raises ValueError if it is larger than ``limit``, and OSError as reading does."""
+    size = path.stat().st_size
+    if size > limit:
+        raise ValueError(f"{path} has {readable(size)}, at most {readable(limit)} are read")
+    return path.read_bytes()
 
 
 def dump_line(value: dict[str, Any]) -> str:

@@ -41,13 +41,17 @@ def decode_rle(value: Any, *, size: tuple[int, int]) -> NDArray[np.uint8]:
             f"the mask must be {list(size)} (height, width) like the clip, its size is {value['size']!r:.100}"
         )
     counts = value["counts"]
+    # Runs of one pixel at least, but for the first, and at most seven characters each.
+    most = size[0] * size[1] + 1
+    if isinstance(counts, (str, list)) and len(counts) > (7 * most if isinstance(counts, str) else most):
+        raise ValueError(f"the counts of a mask of {list(size)} cannot be {len(counts)} numbers or characters")
     if isinstance(counts, str):
         counts = _decompress(counts)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
         raise ValueError(f"the counts of a mask must be a text or whole numbers from 0 on, got {counts!r:.100}")
     if sum(counts) != size[0] * size[1]:
         raise ValueError(f"the counts of a mask must add up to its {size[0] * size[1]} pixels, got {sum(counts)}")
-    flat = np.repeat(np.arange(len(counts), dtype=np.int64) % 2, counts).astype(np.uint8)
+    flat = np.repeat((np.arange(len(counts)) % 2).astype(np.uint8), counts)
     return np.ascontiguousarray(flat.reshape(size, order="F"))
 
 
