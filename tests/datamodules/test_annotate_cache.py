@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused, ChatError, ChatStopped
-from raccoon_datamodules.annotate.chat_cache import CachedChat
+from raccoon_datamodules.annotate.chat_cache import CachedChat, NotKept
 from raccoon_datamodules.annotate.thread_pool import WorkBroke, in_threads
 
 IMAGE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -51,10 +51,11 @@ def test_whatever_the_answer_depends_on_makes_another_request(kept, change):
     kept(chat).ask([IMAGE], "hi")
     identity = change.pop("identity", {"model": "m"})
     asked = {"images": [IMAGE], "text": "hi", **change}
-    assert not kept(chat, **identity).has(**asked)
-    kept(chat, **identity).ask(**asked)
+    with pytest.raises(NotKept, match="not answered before"):
+        kept(chat, **identity).offline().ask(**asked)
+    answer = kept(chat, **identity).ask(**asked)
     assert chat.count == 2
-    assert kept(chat, **identity).has(**asked)
+    assert kept(chat, **identity).offline().ask(**asked) == answer
 
 
 def test_a_refusal_is_paid_for_and_kept(kept):

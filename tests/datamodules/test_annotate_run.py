@@ -248,8 +248,12 @@ def test_a_dry_run_counts_what_would_be_sent(run, data, tmp_path):
     assert found.input_tokens > 5 * plain_count([], found.prompt)
     run(Model())
     later = estimate_run(data, annotator)
-    assert (later.num_answered, later.num_requests) == (5, 10)
-    assert later.input_tokens < found.input_tokens
+    # Captions were matched in that run; only the changes were not asked for.
+    assert (later.num_answered, later.num_matches, later.num_requests) == (5, 0, 5)
+    assert 0 < later.input_tokens < found.input_tokens
+    run(Model(), settings={"edits": "all"})
+    last = estimate_run(data, annotator)
+    assert (last.num_answered, last.num_requests, last.input_tokens, last.output_tokens) == (5, 0, 0, 0)
 
 
 # review and corrections

@@ -48,16 +48,22 @@ def label_of(category: str, attributes: Mapping[str, Any] | None = None) -> str:
 
 
 def match_objects(
-    candidates: Sequence[Candidate], paragraph: Paragraph, ask: Ask, *, num_frames: int, max_attempts: int = 3
+    candidates: Sequence[Candidate],
+    paragraph: Paragraph,
+    ask: Ask,
+    *,
+    num_frames: int,
+    max_attempts: int = 3,
+    others: Sequence[str] = (),
 ) -> tuple[dict[str, str | None], list[str]]:
     """The name of the caption of each object by the object's id, None where no caption is about it; and notes.
 
-    ``ask`` sends a question; ``num_frames`` is the number of frames in a candidate's picture. Whatever ``ask`` raises,
-    but for `AnswerCut`, comes through.
+    ``ask`` sends a question; ``num_frames`` is the number of frames in a candidate's picture; ``others`` are the labels
+    of objects of the clip that have their caption already. Whatever ``ask`` raises, but for `AnswerCut`, comes through.
     """
     matches: dict[str, str | None] = {candidate.id: None for candidate in candidates}
     notes: list[str] = []
-    count = Counter(name_key(candidate.label) for candidate in candidates)
+    count = Counter(name_key(label) for label in (*(candidate.label for candidate in candidates), *others))
     left = list(paragraph.objects)
     waiting = []
     for candidate in candidates:

@@ -23,6 +23,19 @@ from raccoon_datamodules.faults import attempt as attempt_to
 _VERSION = 1
 
 
+class NotKept(ChatStopped):
+    """A question that is not answered in the cache, and is not to be sent; ``purpose`` says what it was asked for."""
+
+    purpose = ""
+
+
+class _Nobody:
+    """A chat model that answers nothing."""
+
+    def chat(self, images: Sequence[NDArray[np.uint8]], text: str, /) -> str:
+        raise NotKept("this was not answered before")
+
+
 class CachedChat:
     """A chat model whose answers are kept in ``folder``; may be used by several threads.
 
@@ -71,9 +84,9 @@ class CachedChat:
             raise AnswerCut(detail, answer)
         return answer
 
-    def has(self, images: Sequence[NDArray[np.uint8]], text: str, *, attempt: int = 0) -> bool:
-        """Whether this request was answered before."""
-        return _read(self._path(self._request(images, text, attempt))) is not None
+    def offline(self) -> "CachedChat":
+        """The same answers, but nothing is sent: `ask` raises NotKept where nobody was asked before."""
+        return CachedChat(_Nobody(), self.folder, identity=self._identity)
 
     def _send_and_keep(
         self, images: Sequence[NDArray[np.uint8]], text: str, request: Mapping[str, Any], path: Path

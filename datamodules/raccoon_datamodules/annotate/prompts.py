@@ -41,18 +41,36 @@ _MAX_QUOTED = 2000
 
 
 def annotation_prompt(
-    num_frames: int, *, hints: Sequence[str] = (), wish: str = "", corrected: Paragraph | None = None
+    num_frames: int,
+    *,
+    hints: Sequence[str] = (),
+    wish: str = "",
+    corrected: Paragraph | None = None,
+    standing: Paragraph | None = None,
+    num_missing: int = 0,
 ) -> str:
     """The request for a clip's paragraph: `prompts.annotate`, an example, and what a reviewer asked of this batch.
 
     ``wish`` is the reviewer's remark, ``corrected`` the paragraph that was corrected by hand; it takes the example's
-    place. Raises as `prompts.annotate`.
+    place. ``standing`` is what is said of the clip already: only its description, if it has none, and ``num_missing``
+    more objects are asked for then. Raises as `prompts.annotate`.
     """
     parts = [prompts.annotate(num_frames, hints=hints)]
     if corrected is None:
         parts.append(f"An example of a good answer, about another video:\n{EXAMPLE}")
     else:
         parts.append(f"A good answer, about another video of this collection, corrected by a person:\n{corrected}")
+    if standing is not None:
+        parts.append(f"A part of the text about this video is there already and stays as it is:\n{standing}")
+        if num_missing:
+            objects = f"{num_missing} objects are" if num_missing > 1 else "one object is"
+            head = (
+                "Repeat the description of the video" if standing.description else "Write the description of the video"
+            )
+            listed = "which list none of the objects described there again, under any name"
+            parts.append(f"At least {objects} still to be described. {head}, then your list, {listed}.")
+        else:
+            parts.append("Write the description of the whole video, which is missing, and leave the list empty.")
     if wish:
         parts.append(f"The person who reviewed this collection asks: {wish}")
     return "\n\n".join(parts)

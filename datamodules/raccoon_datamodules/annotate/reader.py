@@ -50,10 +50,10 @@ class DatasetReader:
         """A sample without masks and clips."""
         return self._view(place, lambda suffix: suffix.endswith(".json"))
 
-    def clip(self, place: Place, num_frames: int) -> Clip:
-        """What the annotator sees of a sample."""
+    def clip(self, place: Place, num_frames: int, *, anew: bool = False) -> Clip:
+        """What the annotator sees of a sample; with ``anew`` nothing of what is said of it already."""
         view = self._view(place, lambda suffix: suffix.endswith(".json") or suffix.lower() == members.VIDEO)
-        return clip_of(view, num_frames, lambda object_id: self._masks(place, object_id))
+        return clip_of(view, num_frames, lambda object_id: self._masks(place, object_id), anew=anew)
 
     def _masks(self, place: Place, object_id: str) -> MemberView:
         wanted = members.object_suffix("mask", object_id).lower()

@@ -16,11 +16,16 @@ FORMAT = "raccoon-vplm-annotation"
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did; ``failed`` gives the reason by key, ``stopped`` why the run ended early ("" if it did not)."""
+    """What a run did.
+
+    ``num_filled`` of the annotated videos had a part of their text, which stays; ``failed`` gives the reason by key,
+    ``stopped`` why the run ended early ("" if it did not).
+    """
 
     num_videos: int
     num_annotated: int = 0
     num_kept: int = 0
+    num_filled: int = 0
     num_corrected: int = 0
     num_sent: int = 0
     num_from_cache: int = 0
@@ -44,6 +49,7 @@ class RunReport:
             "videos": self.num_videos,
             "annotated": self.num_annotated,
             "kept": self.num_kept,
+            "filled": self.num_filled,
             "corrected": self.num_corrected,
             "requests": {"sent": self.num_sent, "from_cache": self.num_from_cache},
             "stopped": self.stopped,

@@ -56,9 +56,9 @@ class DatasetAnnotator:
     """Annotates the shards in ``data`` into the folder ``out``.
 
     ``by`` says who annotates (plain JSON, no secret); ``corrections`` is a file of corrections, added to those in the
-    review folder; ``every`` annotates videos that have their text already, too, instead of copying them;
-    ``keep_unmatched`` keeps objects that no caption is about. ``out`` may hold what an earlier run made of the same
-    data; ``overwrite`` is for anything else.
+    review folder; ``every`` annotates all videos anew, instead of copying those that have their text already and of
+    filling in what is missing where there is a part of it (`standing`); ``keep_unmatched`` keeps objects that no
+    caption is about. ``out`` may hold what an earlier run made of the same data; ``overwrite`` is for anything else.
 
     Raises:
         FileExistsError: if ``out`` holds other shards and ``overwrite`` is not set.
@@ -135,6 +135,7 @@ class DatasetAnnotator:
             overwrite=self._overwrite,
         )
         report.num_annotated, report.num_kept = len(self._done), len(self._kept)
+        report.num_filled = sum(a.standing is not None for a in self._done.values())
         report.num_corrected = sum(annotation.is_corrected for annotation in self._done.values())
         report.num_sent, report.num_from_cache = self._annotator.chat.num_sent, self._annotator.chat.num_kept
         # In stored order, whatever the order in which they ended.
@@ -185,7 +186,7 @@ class DatasetAnnotator:
         def read() -> Clip | None:
             if not self._every and text is None and is_described(self.reader.texts(place)):
                 return None
-            return self.reader.clip(place, self._annotator.settings.num_frames)
+            return self.reader.clip(place, self._annotator.settings.num_frames, anew=self._every)
 
         clip = attempt(read)
         if clip is None:

@@ -50,7 +50,7 @@ def add_parser(verbs: Any) -> None:
         help="written edits of each object: simple, a removal and an addition (default); all, also one change, which "
         "takes a request a video",
     )
-    parser.add_argument("--all", action="store_true", help="annotate videos that have their text already, too")
+    parser.add_argument("--all", action="store_true", help="annotate videos anew that have their text, or a part of it")
     parser.add_argument(
         "--keep-unmatched", action="store_true", help="keep masks that no caption is about (the paper drops them)"
     )
@@ -118,10 +118,11 @@ def _estimate(args: argparse.Namespace, console: "Console", chat: Any, annotator
     console.say(
         f"{args.data}: {found.num_videos} videos, {found.num_described} with their text already, "
         f"{found.num_asked} to annotate, {found.num_answered} of these answered in the cache"
+        + (f", {found.num_filled} with a part of their text, which stays" if found.num_filled else "")
         + (f", {found.unreadable} unreadable" if found.unreadable else "")
     )
     console.say(
-        f"requests: {found.num_requests} at most ({found.num_asked - found.num_answered} for paragraphs, "
+        f"requests: {found.num_requests} at most ({found.num_paragraphs} for paragraphs, "
         f"{found.num_matches} for matching objects that no name matches, {found.num_changes} for changes), "
         "more where an answer cannot be used"
     )
@@ -136,6 +137,7 @@ def _estimate(args: argparse.Namespace, console: "Console", chat: Any, annotator
             "videos": found.num_videos,
             "described": found.num_described,
             "to_annotate": found.num_asked,
+            "partly_described": found.num_filled,
             "answered": found.num_answered,
             "unreadable": found.unreadable,
             "requests": found.num_requests,
@@ -205,6 +207,8 @@ def _annotate(args: argparse.Namespace, console: "Console", recipe: "Recipe", an
 
 def _told(report: Any) -> str:
     parts = [f"{report.num_annotated} of {report.num_videos} videos annotated"]
+    if report.num_filled:
+        parts.append(f"{report.num_filled} of them had a part of their text, which stands (--all annotates it anew)")
     if report.num_corrected:
         parts.append(f"{report.num_corrected} of them corrected by hand")
     if report.num_kept:
