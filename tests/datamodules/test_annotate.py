@@ -3,16 +3,14 @@ import pytest
 
 from raccoon_datamodules.annotate.annotator import (
     AnnotateSettings,
-    AnnotationFailed,
     Annotator,
     Clip,
     Wish,
-    complaints,
-    replaced,
 )
 from raccoon_datamodules.annotate.caption_matching import Candidate, label_of, match_objects
 from raccoon_datamodules.annotate.chat import AnswerCut, AnswerRefused
 from raccoon_datamodules.annotate.chat_cache import CachedChat
+from raccoon_datamodules.annotate.complaints import AnnotationFailed, complaints, replaced
 from raccoon_datamodules.annotate.frame_grid import frame_grid, grid_size, uniform_indices
 from raccoon_datamodules.annotate.prompts import (
     EXAMPLE,

@@ -8,7 +8,6 @@ Where a part is said already, only the rest is asked for (`standing`).
 Source: RACCooN, section 3.3, A.1 and figure 6.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,21 +19,17 @@ from raccoon_datamodules import prompts
 from raccoon_datamodules.annotate.caption_matching import Candidate, label_of, match_objects
 from raccoon_datamodules.annotate.chat import AnswerCut
 from raccoon_datamodules.annotate.chat_cache import CachedChat, NotKept
+from raccoon_datamodules.annotate.complaints import AnnotationFailed, complaints, replaced
 from raccoon_datamodules.annotate.edit_prompts import change_edit, simple_edits
 from raccoon_datamodules.annotate.frame_grid import frame_grid
 from raccoon_datamodules.annotate.prompts import annotation_prompt, change_question, read_changes, second_try
 from raccoon_datamodules.annotate.standing import Standing, filled, followed
-from raccoon_datamodules.annotate.statistics import paragraph_words
 from raccoon_datamodules.members import ObjectInfo
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import EditPrompt
 from raccoon_datamodules.wording import name_key
 
 Edits = Literal["none", "simple", "all"]
-
-
-class AnnotationFailed(ValueError):
-    """No usable annotation came of a clip; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,42 +334,3 @@ class Annotator:
                 return (*edits, *(edit for edit in made if edit is not None)), []
             text = second_try(question, answer, ["no line has the form <number>. <instruction> => <name>: <text>"])
         return edits, [f"no usable answer to the changes asked for in {self.settings.max_attempts} attempts"]
-
-
-def complaints(paragraph: Paragraph, *, needs_objects: bool = True) -> tuple[list[str], list[str]]:
-    """What makes a paragraph unusable, and what could be better about it."""
-    faults, wishes = [], []
-    if not paragraph.description:
-        faults.append("the description of the whole video is missing")
-    if not paragraph.objects and needs_objects:
-        faults.append("the list of objects is missing")
-    bare = [item.name for item in paragraph.objects if not item.description]
-    if paragraph.objects and len(bare) == len(paragraph.objects):
-        faults.append("no object has a description")
-    elif bare:
-        wishes.append(f"these objects have no description: {', '.join(bare)}")
-    if len(paragraph.objects) > prompts.MAX_OBJECTS:
-        wishes.append(f"there are {len(paragraph.objects)} objects, at most {prompts.MAX_OBJECTS} were asked for")
-    if (words := paragraph_words(paragraph)) > prompts.MAX_WORDS:
-        wishes.append(f"it has {words} words, fewer than {prompts.MAX_WORDS} were asked for")
-    return faults, wishes
-
-
-def replaced(paragraph: Paragraph, replacements: Mapping[str, str]) -> Paragraph:
-    """The paragraph with whole words or phrases put in the place of others, in every text and name; case counts.
-
-    Raises:
-        AnnotationFailed: if two objects would have the same name then.
-    """
-    if not replacements:
-        return paragraph
-    pattern = re.compile(r"(?<!\w)(" + "|".join(re.escape(old) for old in replacements) + r")(?!\w)")
-
-    def mend(text: str) -> str:
-        return pattern.sub(lambda found: replacements[found.group(1)], text)
-
-    try:
-        objects = tuple(ObjectDescription(mend(o.name), mend(o.description)) for o in paragraph.objects)
-        return Paragraph(mend(paragraph.description), objects)
-    except ValueError as err:
-        raise AnnotationFailed(f"the reviewer's replacements cannot be made: {err}") from err

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raccoon_datamodules.annotate.annotator import Wish, complaints
+from raccoon_datamodules.annotate.annotator import Wish
+from raccoon_datamodules.annotate.complaints import complaints
 from raccoon_datamodules.atomic import replacing
 from raccoon_datamodules.paragraph import Paragraph
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.annotate.annotator import AnnotateSettings, AnnotationFailed, Annotator, Clip, Wish
+from raccoon_datamodules.annotate.annotator import AnnotateSettings, Annotator, Clip, Wish
 from raccoon_datamodules.annotate.caption_matching import label_of
 from raccoon_datamodules.annotate.chat import ChatError
 from raccoon_datamodules.annotate.chat_cache import NotKept
+from raccoon_datamodules.annotate.complaints import AnnotationFailed
 from raccoon_datamodules.annotate.corrections import Corrections
 from raccoon_datamodules.annotate.frame_grid import grid_size, uniform_indices
 from raccoon_datamodules.annotate.members import is_described

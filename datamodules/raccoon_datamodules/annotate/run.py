@@ -14,8 +14,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from raccoon_datamodules.annotate.annotator import Annotation, AnnotationFailed, Annotator, Clip
+from raccoon_datamodules.annotate.annotator import Annotation, Annotator, Clip
 from raccoon_datamodules.annotate.chat import AnswerRefused, ChatError, ChatStopped
+from raccoon_datamodules.annotate.complaints import AnnotationFailed
 from raccoon_datamodules.annotate.corrections import (
     CORRECTIONS_NAME,
     Corrections,
