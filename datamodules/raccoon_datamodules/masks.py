@@ -87,8 +87,8 @@ def unpack(members: Mapping[str, NDArray], frames: Sequence[int] | None = None) 
     """Undo `pack`: the arrays ``bits`` and ``shape`` back to uint8 {0, 1} [F, H, W], or only some frames of it.
 
     Raises:
-        ValueError: if an array is missing, has another type than `pack` gives, the number of bits is not F H W, or the mask
-            would be larger than `limits` allows.
+        ValueError: if an array is missing, has another type than `pack` gives, the number of bits is not F H W, or the
+            mask would be larger than `limits` allows.
     """
     missing = [name for name in ("bits", "shape") if name not in members]
     if missing:

@@ -1,4 +1,4 @@
-"""Arrays out of an npz (or npy) whose headers are not believed: nothing is unpacked beyond a bound, or made room for."""
+"""Arrays out of an npz or npy whose headers are not believed: no more is unpacked, or made room for, than is allowed."""
 
 import io
 import math

@@ -172,7 +172,11 @@ class Shard:
 
 
 def index_tar(path: Path) -> Shard:
-    """Index one tar; raises as `Index.build` does."""
+    """Index one tar; raises as `Index.build` does, and for a name that no index may list."""
+    if not _SHARD_NAME.fullmatch(path.name):
+        raise ValueError(
+            f"{path} cannot be indexed: a shard is named NAME.tar, of A-Z a-z 0-9 . _ -; rename or remove it"
+        )
     samples: list[tuple[str, list[Member]]] = []
     seen: set[str] = set()
     size = path.stat().st_size

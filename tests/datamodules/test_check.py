@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from raccoon_datamodules.examine import report as check_report
-from raccoon_datamodules.examine.check import CheckReport, check_shards, check_splits, reindex
+from raccoon_datamodules.examine.check import CheckReport, check_shards, check_splits
+from raccoon_datamodules.examine.indexes import reindex
 from raccoon_datamodules.index import Index
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.members import dump_mask
@@ -389,15 +390,6 @@ def test_findings_beyond_the_list_are_counted(make_sample, tmp_path, monkeypatch
     report = check_shards(folder)
     assert (len(report.problems), report.num_errors, report.num_bad_samples) == (2, 5, 5)
     assert str(report).endswith("and 3 more")
-
-
-def test_a_folder_without_an_index_can_be_reindexed(copy):
-    before = (copy / "index.json").read_bytes()
-    (copy / "index.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no index.json in"):
-        check_shards(copy)
-    reindex(copy)
-    assert (copy / "index.json").read_bytes() == before
 
 
 def test_an_address_is_not_checked():

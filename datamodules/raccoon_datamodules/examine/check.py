@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import parent_process
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 
 from raccoon_datamodules.examine.duplicates import DEFAULT_BITS, MAX_BITS, Copy, find_copies
 from raccoon_datamodules.examine.fingerprints import Fingerprint
+from raccoon_datamodules.examine.indexes import IndexedSource, OpenedFolder, Reindexed, open_folder, reindex
 from raccoon_datamodules.examine.report import CheckReport, Problem, Severity
 from raccoon_datamodules.examine.samples import Examined, check_quickly, check_sample
 from raccoon_datamodules.examine.tars import check_folder, check_tar
@@ -24,10 +26,9 @@ from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import INDEX_NAME, Index
 from raccoon_datamodules.members import VIDEO, MemberError
 from raccoon_datamodules.parallel import ordered
-from raccoon_datamodules.reader import is_url
 from raccoon_datamodules.sources import ShardSource
 
-__all__ = ["CheckReport", "MemberError", "Problem", "check_shards", "check_splits", "reindex"]
+__all__ = ["CheckReport", "MemberError", "Problem", "Reindexed", "check_shards", "check_splits", "reindex"]
 
 # Samples that a worker examines at a time.
 _CHUNK = 16
@@ -37,10 +38,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A piece of work: a shard as a file (``start`` is None), or some of its samples."""
+    """A piece of work: a shard as a file (``start`` is None), or some of its samples; ``index`` is the index's file."""
 
     folder: int
     place: str
+    index: str
     stamp: tuple[int, int, int]
     shard: int
     start: int | None = None
@@ -81,11 +83,11 @@ def check_splits(
 ) -> list[CheckReport]:
     """Check folders of shards against their indexes, member by member, and against each other; a report each.
 
-    Errors: a shard that is not there, has not the indexed size, sha256 or members; a member that is missing, does not
-    decode or does not match its checksum or the clip; boxes outside of [0, 1] or not their masks'; areas that are not
-    the masks'; an object that the paragraph does not name; a key that is not allowed or comes twice; a clip that an
-    earlier folder holds too, in the same bytes or, within ``max_bits`` of `duplicates.find_copies`, nearly the same
-    pictures and colours. Warnings: masks that are empty, full or inverted; inpainted clips that differ outside the
+    Errors: an index that is missing, damaged or of other shards (the tars are then read as they lie); a shard that is
+    not there, has not the indexed size, sha256 or members; a member that is missing, does not decode or does not match
+    its checksum or the clip; boxes outside of [0, 1] or not their masks'; areas that are not the masks'; an object that
+    the paragraph does not name; a key that is not allowed or comes twice; a clip that an earlier folder holds too, in
+    the same bytes or, within ``max_bits`` of `duplicates.find_copies`, nearly the same pictures and colours. Warnings: masks that are empty, full or inverted; inpainted clips that differ outside the
     object or still show it; copies within a folder; clips that look like one of another folder in other colours. Notes:
     tars that the index does not list, members that this version does not know, described objects without a mask.
 
@@ -94,39 +96,46 @@ def check_splits(
     ``progress`` is called with (samples done, all), ``on_problem`` with every finding and its report.
 
     Raises:
-        FileNotFoundError: if a folder or its index is not there.
-        ValueError: if an index cannot be read, a folder is named twice or is not local, or an argument is out of range.
+        FileNotFoundError: if a folder is not there, or holds neither an index nor a tar.
+        ValueError, OSError: if an index cannot be read where there is no tar either; ValueError if a folder is named
+            twice or is not local, or an argument is out of range.
         RuntimeError: if a worker process was ended from outside.
     """
     if max_bits is not None and not 0 <= max_bits <= MAX_BITS:
         raise ValueError(f"max_bits must be in [0, {MAX_BITS}] or None, got {max_bits}")
-    sources = [_source(folder) for folder in folders]
+    opened = [open_folder(folder) for folder in folders]
+    sources = [IndexedSource(one.index) for one in opened]
     real = [os.path.realpath(source.index.base) for source in sources]
     twice = [str(folder) for n, folder in enumerate(folders) if real[n] in real[:n]]
     if twice:
         raise ValueError(f"each folder must be named once, {', '.join(twice)} comes again")
     reports = []
-    for folder, source in zip(folders, sources, strict=True):
-        index = source.index
-        report = CheckReport(str(folder), index.split, num_shards=len(index.shards), on_problem=on_problem)
-        report.extend(check_folder(Path(index.base), {shard.name for shard in index.shards}))
+    for folder, one in zip(folders, opened, strict=True):
+        index = one.index
+        report = CheckReport(str(folder), index.split or None, num_shards=len(index.shards), on_problem=on_problem)
+        report.extend(one.problems)
+        named = {head.name for head in index.heads} | {problem.shard for problem in one.problems if problem.shard}
+        report.extend(check_folder(Path(index.base), named))
         reports.append(report)
     clips: list[_Clip] = []
     prints: list[Fingerprint | None] = []
     seen: list[set[str]] = [set() for _ in folders]
     total = sum(len(source.index) for source in sources)
-    with ordered(_work, _jobs(sources, quick=quick, with_clip=max_bits is not None), workers=workers) as results:
-        for job, problems, samples in results:
-            report = reports[job.folder]
-            report.extend(problems)
-            if job.start is None:
-                report.num_bytes += sources[job.folder].index.shards[job.shard].size
-            for position, sample in enumerate(samples, job.start or 0):
-                clips.append(_Clip(job.folder, job.shard, position))
-                prints.append(sample.clip)
-                _count(report, sample, seen[job.folder])
-                if progress is not None:
-                    progress(len(clips), total)
+    with TemporaryDirectory(prefix="raccoon-check-") as made:
+        files = [_index_file(one, Path(made) / str(number)) for number, one in enumerate(opened)]
+        jobs = _jobs(sources, files, quick=quick, with_clip=max_bits is not None)
+        with ordered(_work, jobs, workers=workers) as results:
+            for job, problems, samples in results:
+                report = reports[job.folder]
+                report.extend(problems)
+                if job.start is None:
+                    report.num_bytes += sources[job.folder].index.shards[job.shard].size
+                for position, sample in enumerate(samples, job.start or 0):
+                    clips.append(_Clip(job.folder, job.shard, position))
+                    prints.append(sample.clip)
+                    _count(report, sample, seen[job.folder])
+                    if progress is not None:
+                        progress(len(clips), total)
     if max_bits is not None:
         if quick:
             prints = _prints_of_bytes(sources, clips)
@@ -135,23 +144,21 @@ def check_splits(
     return reports
 
 
-def reindex(folder: str | Path, *, split: str | None = None) -> Index:
-    """Write ``index.json`` anew from the tars of a folder; raises as `Index.build`."""
-    index = Index.build(folder, split=split)
-    index.save(folder)
-    return index
+def _index_file(one: OpenedFolder, folder: Path) -> Path:
+    """The file from which workers read the index: one that was made goes into a folder of its own."""
+    if one.is_stored or not len(one.index):
+        return Path(one.index.base) / INDEX_NAME
+    folder.mkdir()
+    one.index.save(folder)
+    return folder / INDEX_NAME
 
 
-def _source(folder: str | Path) -> ShardSource:
-    if is_url(folder):
-        raise ValueError(f"a check reads every byte and needs a local folder, got {folder}; download the shards first")
-    return ShardSource(folder)
-
-
-def _jobs(sources: Sequence[ShardSource], *, quick: bool, with_clip: bool) -> Iterator[_Job]:
+def _jobs(sources: Sequence[ShardSource], files: Sequence[Path], *, quick: bool, with_clip: bool) -> Iterator[_Job]:
     for folder, source in enumerate(sources):
-        stat = (Path(source.index.base) / INDEX_NAME).stat()
-        where = (folder, source.index.base, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        if not len(source.index):
+            continue
+        stat = files[folder].stat()
+        where = (folder, source.index.base, str(files[folder]), (stat.st_ino, stat.st_mtime_ns, stat.st_size))
         for number, shard in enumerate(source.index.shards):
             if quick:
                 yield _Job(*where, number, None, len(shard), is_quick=True)
@@ -166,7 +173,7 @@ def _work(job: _Job) -> tuple[_Job, list[Problem], list[Examined]]:
     if parent_process() is not None:
         # A worker is one thread: processes already use every core.
         cv2.setNumThreads(1)
-    source = _opened(job.place, job.stamp)
+    source = _opened(job.place, job.index, job.stamp)
     shard = source.index.shards[job.shard]
     problems = [] if job.start is not None else check_tar(Path(job.place) / shard.name, shard)
     if job.is_quick:
@@ -177,9 +184,9 @@ def _work(job: _Job) -> tuple[_Job, list[Problem], list[Examined]]:
 
 
 @lru_cache(maxsize=4)
-def _opened(place: str, stamp: tuple[int, int, int]) -> ShardSource:
+def _opened(place: str, index: str, stamp: tuple[int, int, int]) -> ShardSource:
     """One index is read once a process, and again when its file is another (``stamp``)."""
-    return ShardSource(place)
+    return IndexedSource(Index.parse(Path(index).read_bytes(), base=place, path=index))
 
 
 def _count(report: CheckReport, sample: Examined, seen: set[str]) -> None:
@@ -198,7 +205,9 @@ def _prints_of_bytes(sources: Sequence[ShardSource], clips: Sequence[_Clip]) -> 
     """Fingerprints that know only whether clips have the same bytes; those that may have are read."""
     alike: dict[tuple[int, int], list[int]] = {}
     for number, clip in enumerate(clips):
-        for member in sources[clip.folder].index.shards[clip.shard].members(clip.sample):
+        shard = sources[clip.folder].index.shards[clip.shard]
+        found = attempt(lambda of=shard, at=clip.sample: [of.members(at)])  # type: ignore[misc]
+        for member in found[0] if isinstance(found, list) else ():
             if member.suffix.lower() == VIDEO:
                 alike.setdefault((member.length, member.crc32), []).append(number)
     nothing = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint8)

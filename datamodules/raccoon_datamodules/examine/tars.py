@@ -44,7 +44,8 @@ def _digest(path: Path) -> str:
 
 
 def _compare(path: Path, shard: Shard) -> Iterator[Problem]:
-    indexed = {f"{shard.key(i)}.{m.suffix}": (m.offset, m.length) for i in range(len(shard)) for m in shard.members(i)}
+    names = [f"{shard.key(i)}.{suffix}" for i in range(len(shard)) for suffix in shard.suffixes_of(i)]
+    indexed = dict(zip(names, zip(shard.offset.tolist(), shard.length.tolist(), strict=True), strict=True))
     for info in tar_headers(path):
         name = info.name.removeprefix("./")
         if not info.isreg():

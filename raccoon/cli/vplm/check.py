@@ -10,7 +10,7 @@ from raccoon.cli.console import filled
 
 if TYPE_CHECKING:
     from raccoon.cli.console import Console
-    from raccoon_datamodules.examine.check import CheckReport, Problem
+    from raccoon_datamodules.examine.check import CheckReport, Problem, Reindexed
 
 
 def add_parser(verbs: Any) -> None:
@@ -44,7 +44,11 @@ def add_parser(verbs: Any) -> None:
         "--bad-list", type=filled, metavar="FILE", help="write the bad samples there, for the data modules' exclude"
     )
     check.add_argument("--overwrite", action="store_true", help="replace FILEs that are already there")
-    check.add_argument("--reindex", action="store_true", help="write index.json anew from the shards first")
+    check.add_argument(
+        "--reindex",
+        action="store_true",
+        help="write index.json anew from the shards first; one that says something else is kept as index.json.old-1",
+    )
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=run)
 
@@ -106,8 +110,7 @@ def run(args: argparse.Namespace, console: "Console") -> int:
                 files[number] = stack.enter_context(path.open("w", encoding="utf-8", errors="backslashreplace"))
         lists = _Files(*files, is_strict=args.strict)
         for folder in args.folders if args.reindex else ():
-            index = reindex(folder)
-            console.note(f"{folder}: wrote the index of {len(index.shards)} shards anew")
+            _tell(console, folder, reindex(folder))
         with console.progress("samples") as progress:
             reports = check_splits(
                 args.folders,
@@ -122,6 +125,21 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         console.say(str(report))
     console.result(_summary(reports, ok=ok))
     return 0 if ok else 1
+
+
+def _tell(console: "Console", folder: str, done: "Reindexed") -> None:
+    """Say what became of a folder's index."""
+    from raccoon_datamodules.examine.report import counted
+
+    if not done.is_new:
+        console.note(f"{folder}: index.json is right as it is")
+        return
+    kept = f"; the former one is kept as {done.former.name}" if done.former else ""
+    what = f"{counted(len(done.index.shards), 'shard')}, {counted(len(done.index), 'sample')}"
+    console.note(f"{folder}: wrote index.json anew ({what}){kept}")
+    if done.changed:
+        names = ", ".join(done.changed[:5]) + (" and others" if len(done.changed) > 5 else "")
+        console.note(f"{folder}: {names} had another checksum in the former index: damaged, unless somebody rewrote it")
 
 
 def _summary(reports: "list[CheckReport]", *, ok: bool) -> dict[str, Any]:
