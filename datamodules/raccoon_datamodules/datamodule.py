@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar
 import lightning.pytorch as pl
 import numpy as np
 
+from raccoon_datamodules.batch import P2VBatch, P2VLatentBatch, V2PBatch
 from raccoon_datamodules.cache import CachedView, CacheMiss, FeatureCache
 from raccoon_datamodules.faults import FaultLog, Loaded
 from raccoon_datamodules.loader import Once, OrderedLoader, OrderedSamples, Place, endless
@@ -108,7 +109,25 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
 
     @abstractmethod
     def collate(self, loaded: list[Loaded[E]]) -> B:
-        """Examples to a batch."""
+        """Examples to a batch; pixels stay 8-bit values."""
+
+    def is_cached(self, example: E) -> bool:
+        """Whether an example holds features from a cache instead of pictures."""
+        return False
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make floats of a batch's pixels on the device, as every step receives them; see `batch`.
+
+        Lightning asks the datamodule and not the LightningModule where both have this method: one that changes batches
+        calls this first (``super().on_after_batch_transfer``).
+        """
+        if not isinstance(batch, (V2PBatch, P2VBatch, P2VLatentBatch)):
+            return batch
+        floats = batch.floats()
+        if floats is batch or self.trainer is None:
+            return floats
+        # Lightning has cast what was float by then, for half precision, and these were not.
+        return self.trainer.precision_plugin.convert_input(floats)
 
     @property
     def order(self) -> Order:
@@ -158,7 +177,14 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
     def train_dataloader(self) -> OrderedLoader[E, B]:
         """The endless stream of this rank's training batches, from the position on."""
         order = self.order
-        samples = OrderedSamples(self._sources, order, partial(self._example, use="train"), seed=self.seed)
+        samples = OrderedSamples(
+            self._sources,
+            order,
+            partial(self._example, use="train"),
+            seed=self.seed,
+            cached=None if self.cache is None else self.is_cached,
+            decode=partial(self._decoded, use="train"),
+        )
         place = self._place(training=True)
         if self.train_log is None:
             self.train_log = FaultLog(self._quarantine, **self._caps)  # type: ignore[arg-type]
@@ -252,12 +278,16 @@ class VplmDataModule(pl.LightningDataModule, Generic[E, B]):
         return self._held_out_sources[use]
 
     def _example(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
+        if use != "train" or self.cache is None:
+            return self._decoded(source, ref, ordinal, use)
         choice = self.choice(source, ref, ordinal, use)
-        view: SampleView
-        if use == "train" and self.cache is not None:
-            view = CachedView(source, ref.shard, ref.sample, choice.wanted)
-        else:
-            view = source.view(ref.shard, ref.sample, choice.wanted)
+        view = CachedView(source, ref.shard, ref.sample, choice.wanted)
+        return self.make_example(view, choice, draw(self.seed, ordinal, f"{use}/example"))
+
+    def _decoded(self, source: Source, ref: SampleRef, ordinal: int, use: str) -> E:
+        """The example, of a view that no cache knows: its pictures are decoded."""
+        choice = self.choice(source, ref, ordinal, use)
+        view = source.view(ref.shard, ref.sample, choice.wanted)
         return self.make_example(view, choice, draw(self.seed, ordinal, f"{use}/example"))
 
     def _begin(self) -> Iterator[range]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import cv2
 import torch
@@ -14,6 +14,8 @@ from raccoon_datamodules.sources import Source
 
 E = TypeVar("E")
 B = TypeVar("B")
+# What makes the example of an ordinal of the sample at a place of a source.
+Make: TypeAlias = Callable[[Source, SampleRef, int], E]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +31,49 @@ class OrderedSamples(Dataset[Loaded[E]], Generic[E]):
     """Examples by ordinal. ``make(source, ref, ordinal)`` reads a sample and makes the example of that ordinal.
 
     A sample that cannot be read is replaced (`faults`); draws are keyed by the ordinal asked for, not by the
-    substitute's.
+    substitute's. Where a cache is read, ``cached`` tells what came from it and ``decode`` makes the same example of
+    decoded pictures: a batch holds features of all samples or pictures of all.
     """
 
     def __init__(
-        self, sources: Sequence[Source], order: Order, make: Callable[[Source, SampleRef, int], E], *, seed: int
+        self,
+        sources: Sequence[Source],
+        order: Order,
+        make: Make[E],
+        *,
+        seed: int,
+        cached: Callable[[E], bool] | None = None,
+        decode: Make[E] | None = None,
     ) -> None:
         self._sources = list(sources)
         self._order = order
         self._make = make
         self._seed = seed
+        self._cached = cached
+        self._decode = make if decode is None else decode
 
     def __getitem__(self, ordinal: int) -> Loaded[E]:
         """The example at an ordinal."""
+        return self._load(ordinal, self._make)
 
+    def __getitems__(self, ordinals: Sequence[int]) -> list[Loaded[E]]:
+        """The examples of a batch; torch's DataLoader asks for them so."""
+        loaded = [self[ordinal] for ordinal in ordinals]
+        if self._cached is None:
+            return loaded
+        features = [one.value is not None and self._cached(one.value) for one in loaded]
+        if not any(features) or all(features):
+            return loaded
+        # Here and not in the collation, where nothing could take the place of a sample whose pictures are broken.
+        return [
+            self._load(one.ordinal, self._decode) if is_cached else one
+            for one, is_cached in zip(loaded, features, strict=True)
+        ]
+
+    def _load(self, ordinal: int, make: Make[E]) -> Loaded[E]:
         def load(place: int) -> E:
             ref = self._order.locate(place)
-            return self._make(self._sources[ref.corpus], ref, ordinal)
+            return make(self._sources[ref.corpus], ref, ordinal)
 
         return load_or_substitute(load, ordinal, seed=self._seed, epoch_length=len(self._order), name=self.name)
 

@@ -14,7 +14,7 @@ from raccoon_datamodules.datamodule import VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
-from raccoon_datamodules.pixels import float_planes
+from raccoon_datamodules.pixels import planes_of
 from raccoon_datamodules.tasks import (
     P2V_TASKS,
     Choice,
@@ -34,7 +34,6 @@ class CachedP2V:
     """An example from a cache: what it is, its mask uint8 {0, 1} [F, H, W], and features, None if any is missing."""
 
     plan: P2VPlan
-    view: SampleView
     edit_mask: NDArray[np.uint8]
     features: P2VFeatures | None
 
@@ -115,22 +114,25 @@ class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentB
         if self.cache is not None and self.cached_model is not None and isinstance(view, CachedView):
             features = self.cache.p2v(self.cached_model, view, plan, self.size)
             if features is not None or self.cache.miss == "error":
-                return CachedP2V(plan, view, edit_mask(view, plan, self.size), features)
+                return CachedP2V(plan, edit_mask(view, plan, self.size), features)
         return painted(view, plan, self.size)
 
     def collate(self, loaded: list[Loaded[P2VExample | CachedP2V]]) -> P2VBatch | P2VLatentBatch:
-        """Frames to float in [-1, 1], masks to float {0, 1}.
+        """Frames and masks stacked, still uint8.
 
         A batch that the cache has whole holds its latents instead of frames; one sample that it lacks, and all are
-        decoded.
+        decoded (see `OrderedSamples`).
 
         Raises:
             RuntimeError: if the cache lacks a sample and ``cache_miss`` is "error".
         """
         values = [one.value for one in loaded if one.value is not None]
         ordinal = torch.tensor([one.ordinal for one in loaded], dtype=torch.int64)
+        lacking = [one.plan.key for one in values if isinstance(one, CachedP2V) and one.features is None]
+        if lacking and self.cache is not None:
+            raise self.cache.missing(lacking)
         cached = [(one, one.features) for one in values if isinstance(one, CachedP2V) and one.features is not None]
-        if cached and len(cached) == len(values):
+        if cached:
             return P2VLatentBatch(
                 target=torch.stack([features.target for _, features in cached]),
                 condition=torch.stack([features.condition for _, features in cached]),
@@ -141,10 +143,10 @@ class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentB
                 key=[one.plan.key for one, _ in cached],
                 ordinal=ordinal,
             )
-        examples = [self._decoded(one) for one in values]
+        examples = [one for one in values if isinstance(one, P2VExample)]
         return P2VBatch(
-            target=_pixels([example.target for example in examples]),
-            condition=_pixels([example.condition for example in examples]),
+            target=planes_of([example.target for example in examples]),
+            condition=planes_of([example.condition for example in examples]),
             edit_mask=_masks([example.edit_mask for example in examples]),
             prompt=[example.prompt for example in examples],
             task=[example.task for example in examples],
@@ -152,19 +154,11 @@ class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentB
             ordinal=ordinal,
         )
 
-    def _decoded(self, value: P2VExample | CachedP2V) -> P2VExample:
-        if isinstance(value, P2VExample):
-            return value
-        if value.features is None and self.cache is not None:
-            raise self.cache.missing([value.plan.key])
-        return painted(value.view, value.plan, self.size)
+    def is_cached(self, example: P2VExample | CachedP2V) -> bool:
+        """See `VplmDataModule.is_cached`."""
+        return isinstance(example, CachedP2V)
 
 
 def _masks(masks: list[NDArray[np.uint8]]) -> Tensor:
-    """Masks uint8 {0, 1} [F, H, W] to float32 [B, F, 1, H, W]."""
-    return torch.from_numpy(np.stack(masks)).unsqueeze(2).float()
-
-
-def _pixels(clips: list[NDArray[np.uint8]]) -> Tensor:
-    """Clips uint8 [F, H, W, 3] to float32 [B, F, 3, H, W] in [-1, 1]."""
-    return float_planes(clips, divisor=127.5, minus=1.0)
+    """Masks uint8 {0, 1} [F, H, W] to uint8 [B, F, 1, H, W]."""
+    return torch.from_numpy(np.stack(masks)).unsqueeze(2)

@@ -1,4 +1,4 @@
-"""Frames as training takes them: another size, one frame at a time, and planes of floats instead of 8-bit RGB."""
+"""Frames as training takes them: at another size, one frame at a time, and in batches of planes."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-# 8-bit values that are turned into floats at once: with these they stay within a core's second-level cache.
-_PIECE = 1 << 18
 
 
 def resize(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -57,38 +54,18 @@ def _any_of(mask: NDArray[np.uint8], new: int, *, axis: int) -> NDArray[np.uint8
 
 def stack_planes(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Clips uint8 [F, H, W, 3] of one size to uint8 [B, F, 3, H, W]."""
-    planes = np.empty((len(clips), *_planar(clips[0])), dtype=np.uint8)
+    num_frames, height, width, channels = clips[0].shape
+    planes = np.empty((len(clips), num_frames, channels, height, width), dtype=np.uint8)
     for out, clip in zip(planes, clips, strict=True):
-        _split(clip, out)
+        for frame, split in zip(clip, out, strict=True):
+            # OpenCV takes pixels apart ten times as fast as a permuted copy of torch's.
+            cv2.split(frame, list(split))
     return torch.from_numpy(planes)
 
 
-def float_planes(clips: Sequence[NDArray[np.uint8]], *, divisor: float, minus: float = 0.0) -> Tensor:
-    """Clips uint8 [F, H, W, 3] of one size to float32 [B, F, 3, H, W], each value / divisor - minus.
+def planes_of(clips: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Clips uint8 [F, H, W, 3] of one size to a view [B, F, 3, H, W] of their stack.
 
-    OpenCV takes pixels apart ten times as fast as a permuted copy of torch's, and each piece is divided straight into
-    its place while it is in the processor's cache: most of the time goes into touching new memory, once is enough.
+    Its pixels still lie together, which costs one copy and no more; `batch` takes them apart where they become floats.
     """
-    num_frames, *shape = _planar(clips[0])
-    out = np.empty((len(clips), num_frames, *shape), dtype=np.float32)
-    step = max(1, _PIECE // (shape[0] * shape[1] * shape[2]))
-    planes = np.empty((min(step, num_frames), *shape), dtype=np.uint8)
-    for clip, floats in zip(clips, out, strict=True):
-        for first in range(0, num_frames, step):
-            piece, place = clip[first : first + step], floats[first : first + step]
-            _split(piece, planes)
-            np.divide(planes[: len(piece)], np.float32(divisor), out=place)
-            if minus:
-                np.subtract(place, np.float32(minus), out=place)
-    return torch.from_numpy(out)
-
-
-def _planar(clip: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    num_frames, height, width, channels = clip.shape
-    return num_frames, channels, height, width
-
-
-def _split(clip: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Frames [f, H, W, 3] to the first planes [f, 3, H, W] of ``out``."""
-    for frame, planes in zip(clip, out, strict=False):
-        cv2.split(frame, list(planes))
+    return torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3)

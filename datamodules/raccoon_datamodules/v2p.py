@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from raccoon_datamodules.batch import V2PBatch
 from raccoon_datamodules.cache import CachedView, CacheMiss, V2PFeatures, V2PModel
@@ -16,18 +15,20 @@ from raccoon_datamodules.datamodule import HeldOut, VplmDataModule
 from raccoon_datamodules.faults import Loaded
 from raccoon_datamodules.loader import OrderedLoader
 from raccoon_datamodules.mixture import Corpora, Shards
-from raccoon_datamodules.pixels import float_planes
+from raccoon_datamodules.pixels import planes_of
 from raccoon_datamodules.tasks import V2P_TASKS, Choice, FrameSampling, V2PPlan, check_weights, pictures, plan_v2p
 from raccoon_datamodules.view import SampleView
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedExample:
-    """An example: what it is, its text as token ids, and its ``frames`` uint8 [F, H, W, 3] or cached ``features``."""
+    """An example: what it is, its text as token ids, and its ``frames`` uint8 [F, H, W, 3] or cached ``features``.
+
+    It has neither where the cache lacks something and is to hold everything.
+    """
 
     plan: V2PPlan
     turn: Turn
-    view: SampleView
     frames: NDArray[np.uint8] | None
     features: V2PFeatures | None = None
 
@@ -114,27 +115,27 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
         if self.cache is not None and self.cached_model is not None and isinstance(view, CachedView):
             features = self.cache.v2p(self.cached_model, view, plan, self.size)
             if features is not None or self.cache.miss == "error":
-                return EncodedExample(plan, turn, view, None, features)
-        return EncodedExample(plan, turn, view, pictures(view, plan.member, plan.frames, self.size))
+                return EncodedExample(plan, turn, None, features)
+        return EncodedExample(plan, turn, pictures(view, plan.member, plan.frames, self.size))
 
     def collate(self, loaded: list[Loaded[EncodedExample]]) -> V2PBatch:
-        """Frames to float in [0, 1], texts padded on the right to the longest.
+        """Frames stacked, still uint8, texts padded on the right to the longest.
 
         A batch that the cache has whole holds its features instead of frames; one sample that it lacks, and all are
-        decoded.
+        decoded (see `OrderedSamples`).
 
         Raises:
             RuntimeError: if the cache lacks a sample and ``cache_miss`` is "error".
         """
         values = [one.value for one in loaded if one.value is not None]
         texts = self._linked().collate([value.turn for value in values])
+        shown = [value.frames for value in values if value.frames is not None]
         cached = [value.features for value in values if value.features is not None]
-        frames: Tensor | None = None
-        if not cached or len(cached) < len(values):
-            frames = float_planes([self._frames(value) for value in values], divisor=255.0)
-            cached = []
+        lacking = [value.plan.key for value in values if value.frames is None and value.features is None]
+        if lacking and self.cache is not None:
+            raise self.cache.missing(lacking)
         return V2PBatch(
-            frames=frames,
+            frames=planes_of(shown) if shown else None,
             grid=torch.stack([one.grid for one in cached]) if cached else None,
             superpixels=torch.stack([one.superpixels for one in cached]) if cached else None,
             superpixel_means=torch.stack([one.means for one in cached]) if cached else None,
@@ -146,12 +147,9 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
             ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
         )
 
-    def _frames(self, value: EncodedExample) -> NDArray[np.uint8]:
-        if value.frames is not None:
-            return value.frames
-        if value.features is None and self.cache is not None:
-            raise self.cache.missing([value.plan.key])
-        return pictures(value.view, value.plan.member, value.plan.frames, self.size)
+    def is_cached(self, example: EncodedExample) -> bool:
+        """See `VplmDataModule.is_cached`."""
+        return example.frames is None
 
     def _once(self, use: HeldOut) -> OrderedLoader[EncodedExample, V2PBatch] | list[Any]:
         self._linked()

@@ -238,6 +238,7 @@ class VideoLLM(nn.Module):
 
         A mean within each sample, so that a step does not depend on how samples fall to ranks.
         """
+        batch = batch.floats()
         embeds = self.embed(
             batch.input_ids,
             frames=batch.frames,

@@ -131,6 +131,7 @@ class P2VTask(pl.LightningModule):
         self._measure(batch, "test")
 
     def _measure(self, batch: P2VBatch, use: str) -> None:
+        batch = batch.floats()
         with self._averaged():
             losses = self._step(batch, f"p2v/{use}", dropout=0.0).view(len(batch.task), -1).mean(dim=1)
             self.log(f"{use}/loss", losses.mean(), prog_bar=True, batch_size=len(losses), sync_dist=True)
@@ -189,6 +190,7 @@ class P2VTask(pl.LightningModule):
 
     def _step(self, batch: P2VBatch | P2VLatentBatch, purpose: str, *, dropout: float) -> Tensor:
         """Loss of each clip [B], or of each frame [B * F] as images."""
+        batch = batch.floats()
         device = batch.target.device
         draws = [torch_draw(self.seed, ordinal, purpose) for ordinal in batch.ordinal.tolist()]
         prompts = [

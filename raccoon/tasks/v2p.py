@@ -121,6 +121,7 @@ class V2PTask(pl.LightningModule):
         self._measure(batch, "test")
 
     def _measure(self, batch: V2PBatch, use: str) -> None:
+        batch = batch.floats()
         with self._averaged():
             log_losses(self, use, self(batch), batch.task, V2P_TASKS)
             rows = [row for row, task in enumerate(batch.task) if task == "describe"][: self._to_describe]

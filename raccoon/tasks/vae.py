@@ -77,7 +77,7 @@ class VAETask(pl.LightningModule):
 
     def training_step(self, batch: P2VBatch, batch_idx: int) -> Tensor:
         """One batch; every frame is an image."""
-        frames = batch.target.flatten(0, 1)
+        frames = batch.floats().target.flatten(0, 1)
         posterior = self.vae.encode(frames).latent_dist
         latents = posterior.mean + posterior.std * self._noise(batch, posterior.mean)
         decoded = self.vae.decode(latents).sample
@@ -104,7 +104,7 @@ class VAETask(pl.LightningModule):
         self._measure_psnr(batch, "test")
 
     def _measure_psnr(self, batch: P2VBatch, use: str) -> None:
-        frames = batch.target.flatten(0, 1)
+        frames = batch.floats().target.flatten(0, 1)
         with torch.autocast(frames.device.type, enabled=False):
             decoded = self(frames).clamp(-1, 1)
         self.log(f"{use}/loss", functional.l1_loss(decoded, frames), batch_size=len(frames), sync_dist=True)

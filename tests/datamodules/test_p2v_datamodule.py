@@ -81,13 +81,11 @@ def test_a_batch_is_what_it_says(shards):
     assert (batch.target.shape, batch.condition.shape) == ((4, 4, 3, 16, 16), (4, 4, 3, 16, 16))
     assert batch.edit_mask.shape == (4, 4, 1, 16, 16)
     assert (batch.target.dtype, batch.edit_mask.dtype, batch.ordinal.dtype) == (
-        torch.float32,
-        torch.float32,
+        torch.uint8,
+        torch.uint8,
         torch.int64,
     )
-    assert batch.target.min() >= -1
-    assert batch.target.max() <= 1
-    assert set(batch.edit_mask.unique().tolist()) == {0.0, 1.0}
+    assert set(batch.edit_mask.unique().tolist()) == {0, 1}
     assert batch.ordinal.tolist() == [0, 1, 2, 3]
     assert len(batch.prompt) == len(batch.task) == len(batch.key) == 4
 
@@ -98,7 +96,8 @@ def test_pixels_are_those_of_the_clip(shards):
     source = ShardSource(shards)
     shard, sample = source.index.find(batch.key[2])
     clip = source.view(shard, sample).clip()
-    found = ((batch.target[2].permute(0, 2, 3, 1) + 1) * 127.5).round().numpy()
+    assert np.array_equal(batch.target[2].permute(0, 2, 3, 1).numpy(), clip)
+    found = ((batch.floats().target[2].permute(0, 2, 3, 1) + 1) * 127.5).round().numpy()
     assert np.array_equal(found, clip.astype(np.float32))
 
 
@@ -403,10 +402,54 @@ def test_the_datamodule_may_be_pickled(shards):
     assert take(pickle.loads(pickle.dumps(dm)), 1)[0].key == take(dm, 1)[0].key
 
 
+class Shown(Recorder):
+    """Keeps every batch that a step of any kind receives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[P2VBatch] = []
+
+    def training_step(self, batch: P2VBatch, index: int) -> Tensor:
+        self.batches.append(batch)
+        return super().training_step(batch, index)
+
+    def validation_step(self, batch: P2VBatch, index: int) -> None:
+        self.batches.append(batch)
+
+    test_step = validation_step
+
+    def predict_step(self, batch: P2VBatch, index: int) -> Tensor:
+        self.batches.append(batch)
+        return batch.ordinal
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_every_step_receives_floats(shards, tmp_path, stage):
+    model, dm = Shown(), datamodule(shards, str(shards), test=str(shards))
+    dm.predict_dataloader = dm.test_dataloader
+    getattr(trainer(tmp_path, 1, limit_val_batches=1), stage)(model, datamodule=dm)
+    loader = {"fit": "train", "validate": "val", "predict": "test"}.get(stage, stage)
+    wanted = next(iter(getattr(dm, f"{loader}_dataloader")()))
+    if stage == "fit":
+        (wanted,) = take(datamodule(shards), 1)
+    assert wanted.target.dtype == torch.uint8
+    for name in ("target", "condition", "edit_mask"):
+        found = getattr(model.batches[0], name)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, getattr(wanted.floats(), name))
+
+
 def test_lightning_casts_a_batch_for_half_precision(shards, tmp_path):
-    run = trainer(tmp_path, 1, precision="bf16-true")
-    run.fit(Recorder(), datamodule(shards))
-    assert run.global_step == 1
+    run, model = trainer(tmp_path, 1, precision="bf16-true"), Shown()
+    run.fit(model, datamodule(shards))
+    (batch,), (wanted,) = model.batches, take(datamodule(shards), 1)
+    for name in ("target", "condition", "edit_mask"):
+        assert torch.equal(getattr(batch, name), getattr(wanted.floats(), name).bfloat16())
+
+
+def test_a_batch_of_somebody_elses_is_left_alone(shards):
+    batch = {"frames": torch.zeros(2, dtype=torch.uint8)}
+    assert datamodule(shards).on_after_batch_transfer(batch, 0) is batch
 
 
 def test_without_validation_data_there_is_none(shards):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from raccoon_datamodules.members import MemberError
-from raccoon_datamodules.pixels import float_planes, resize, resize_frame, stack_planes
+from raccoon_datamodules.pixels import planes_of, resize, resize_frame, stack_planes
 from raccoon_datamodules.sample import encode
 from raccoon_datamodules.video import Video, encode_clip
 from raccoon_datamodules.video_bytes import decode_bytes
@@ -68,10 +68,8 @@ def test_masks_of_some_frames_are_some_of_all(make_sample, size):
         assert np.array_equal(view.mask("1", frames), whole[frames])
 
 
-@pytest.mark.parametrize("piece", [1, 500, 1500, 1 << 18], ids=lambda n: f"pieces of {n}")
-def test_floats_are_those_of_a_permuted_copy_bit_for_bit(monkeypatch, piece):
-    monkeypatch.setattr("raccoon_datamodules.pixels._PIECE", piece)
+def test_planes_of_a_batch_are_a_view_of_its_stacked_pixels():
     clips = [clip().frames, clip().frames[::-1].copy()]
-    wanted = torch.from_numpy(np.stack(clips)).permute(0, 1, 4, 2, 3).contiguous().float()
-    assert torch.equal(float_planes(clips, divisor=255.0), wanted.div(255.0))
-    assert torch.equal(float_planes(clips, divisor=127.5, minus=1.0), wanted.div(127.5).sub(1.0))
+    planes = planes_of(clips)
+    assert torch.equal(planes, stack_planes(clips))
+    assert planes.permute(0, 1, 3, 4, 2).is_contiguous()

@@ -1,5 +1,6 @@
 """Training from a cache equals training without, and a cache is never read for what it was not made of."""
 
+import shutil
 from dataclasses import replace
 
 import lightning.pytorch as pl
@@ -21,6 +22,8 @@ from raccoon.tasks.tokenizer import tiny_tokenizer
 from raccoon.tasks.v2p import V2PTask
 from raccoon_datamodules.batch import P2VBatch, P2VLatentBatch
 from raccoon_datamodules.cache import CachedView
+from raccoon_datamodules.faults import read_faults
+from raccoon_datamodules.index import Index
 from raccoon_datamodules.p2v import P2VDataModule
 from raccoon_datamodules.pixels import stack_planes
 from raccoon_datamodules.sample import encode
@@ -34,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log:User
 SETTINGS = OptimizerSettings(learning_rate=1e-3, schedule="constant")
 HALF = {"rtol": 4e-3, "atol": 4e-3}
 # Equal losses, bit for bit; several threads add the gradients of one row up in another order each time.
-SUMS = {"rtol": 1e-4, "atol": 1e-8}
+SUMS = {"rtol": 1e-4, "atol": 1e-7}
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +230,32 @@ def test_a_batch_of_which_one_sample_is_missing_is_decoded_whole(shards, tmp_pat
         assert torch.equal(getattr(batch, pixels), getattr(wanted, pixels))
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("kind", ["describer", "painter"])
+def test_a_cached_sample_that_cannot_be_decoded_beside_one_that_is_missing_is_replaced(
+    shards, tmp_path, p2v_task, kind, num_workers
+):
+    task, data = (v2p_task(), v2p_data) if kind == "describer" else (p2v_task(), p2v_data)
+    broken, folder = shutil.copytree(shards, tmp_path / "shards"), str(tmp_path / "cache")
+    how = {"global_batch_size": 5, "tasks": {"describe": 1.0} if kind == "describer" else {"remove": 1.0}}
+    fill(task, data(broken, task, **how), folder, limit=4)
+    index = Index.load(broken)
+    # The video of a sample that the cache holds; the last of the five it does not.
+    bad = index.shards[0].key(1)
+    (entry,) = (m for m in index.shards[0].members(1) if m.suffix == "video.mp4")
+    with (broken / index.shards[0].name).open("r+b") as tar:
+        tar.seek(entry.offset + entry.length // 2)
+        tar.write(b"not what the index says")
+    cached = data(broken, task, cache=folder, num_workers=num_workers, quarantine=str(tmp_path / "q.jsonl"), **how)
+    batch, wanted = (next(iter(one.train_dataloader())) for one in (cached, data(broken, task, **how)))
+    assert bad not in batch.key
+    assert batch.key == wanted.key
+    pixels = "frames" if kind == "describer" else "target"
+    assert torch.equal(getattr(batch, pixels), getattr(wanted, pixels))
+    (fault,) = read_faults(tmp_path / "q.jsonl")
+    assert (fault.key, fault.attempt, cached.train_log.num_bad) == (bad, 0, 1)
+
+
 def test_a_damaged_entry_is_computed_anew(shards, tmp_path):
     task = v2p_task()
     fill(task, v2p_data(shards, task), tmp_path)
@@ -320,8 +349,6 @@ def test_numbers_out_of_range_are_refused(shards, tmp_path, how):
 
 
 def test_unreadable_samples_are_counted_and_all_of_them_are_an_error(shards, tmp_path):
-    import shutil
-
     broken = shutil.copytree(shards, tmp_path / "shards")
     (broken / "vplm-train-000001.tar").unlink()
     task = v2p_task()

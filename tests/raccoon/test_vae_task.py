@@ -33,7 +33,7 @@ def task(**changes):
 def batch():
     source = SyntheticSource("easy", num_frames=2, size=(32, 32))
     data = P2VDataModule(source, global_batch_size=4, num_frames=2, size=(32, 32))
-    return next(iter(data.train_dataloader()))
+    return next(iter(data.train_dataloader())).floats()
 
 
 def test_it_learns_and_what_it_exports_has_latents_of_mean_zero_and_variance_one(batch, tmp_path):
