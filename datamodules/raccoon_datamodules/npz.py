@@ -1,4 +1,4 @@
-"""Arrays out of an npz or npy whose headers are not believed: no more is unpacked, or made room for, than is allowed."""
+"""Arrays out of an npz or npy whose headers are not believed: nothing beyond a bound is unpacked or made room for."""
 
 import io
 import math

@@ -263,15 +263,48 @@ def test_a_line_of_anybody_gives_clip_and_paragraph(clip, make_sample, tmp_path)
     report = import_messages(file, tmp_path / "b", crf=12)
     assert [str(problem) for problem in report.problems] == [
         f"{file}, line 2: its images are left out",
-        f"{file}, line 2: 1 boxes without masks are left out",
+        f"{file}, line 2: 1 box kept in meta only: an object needs a mask and a box in every frame",
     ]
     sample = ShardSource(tmp_path / "b").whole(0, 0)
     assert (sample.key, sample.objects) == ("clip", ())
     assert sample.paragraph == Paragraph("A dog runs.", (ObjectDescription("Dog", "A brown dog."),))
-    assert sample.meta == {"source": {"file": "train.jsonl", "line": 2, "video": "clip.mp4"}}
+    boxes = {"ref": ["dog"], "bbox": [[1, 2, 3, 4]], "bbox_type": "real"}
+    assert sample.meta == {"source": {"file": "train.jsonl", "line": 2, "video": "clip.mp4", "objects": boxes}}
     assert sample.video.frames.shape == (4, 32, 32, 3)
     assert sample.video.fps == 8
     assert check_shards(tmp_path / "b").ok
+
+
+def test_boxes_of_anybody_are_exported_again(clip, tmp_path):
+    boxes = {"ref": ["dog", "cat"], "bbox": [[1, 2, 3, 4], [5.5, 6, 7, 8]], "bbox_type": "norm1000"}
+    import_messages(write_lines(clip / "train.jsonl", [foreign(objects=boxes)]), tmp_path / "b")
+    export_messages([tmp_path / "b"], tmp_path / "c")
+    assert lines_of(tmp_path / "c" / "train.jsonl")[0]["objects"] == boxes
+    report = import_messages(tmp_path / "c" / "train.jsonl", tmp_path / "d")
+    assert report.problems == []
+    assert tars(tmp_path / "b") == tars(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        {"bbox": [[1, 2, 3]]},
+        {"bbox": [[1, 2, 3, "4"]]},
+        {"bbox": [[1, 2, 3, True]]},
+        {"bbox": [[1, 2, 3, 1e300]]},
+        {"bbox": "many"},
+        {"bbox": [[1, 2, 3, 4]], "ref": "dog"},
+        {"bbox": [[1, 2, 3, 4]], "ref": [3]},
+        {"bbox": [[1, 2, 3, 4]], "bbox_type": 1},
+        {"bbox": [[1, 2, 3, 4]] * 10_001},
+    ],
+    ids=["three", "text", "truth", "absurd", "no list", "one name", "number", "kind", "many"],
+)
+def test_boxes_of_another_form_are_left_out_and_counted(clip, tmp_path, objects):
+    report = import_messages(write_lines(clip / "train.jsonl", [foreign(objects=objects)]), tmp_path / "b")
+    note = str(report.problems[-1])
+    assert "left out: objects must be {ref: [names]" in note
+    assert "objects" not in ShardSource(tmp_path / "b").whole(0, 0).meta["source"]
 
 
 @pytest.mark.parametrize(

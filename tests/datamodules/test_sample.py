@@ -155,9 +155,7 @@ def test_too_few_times_are_refused(make_sample):
 
 def test_a_clip_of_another_length_than_the_record_says_is_refused(make_sample):
     longer = encode(make_sample(num_frames=5))["video.mp4"]
-    with pytest.raises(
-        MemberError, match=r"video\.mp4: cannot be decoded: the clip must have 4 frames, it announces 5"
-    ):
+    with pytest.raises(MemberError, match="the clip must have 4 frames, it announces 5"):
         decode({**encode(make_sample()), "video.mp4": longer})
 
 

@@ -87,9 +87,10 @@ def check_splits(
     not there, has not the indexed size, sha256 or members; a member that is missing, does not decode or does not match
     its checksum or the clip; boxes outside of [0, 1] or not their masks'; areas that are not the masks'; an object that
     the paragraph does not name; a key that is not allowed or comes twice; a clip that an earlier folder holds too, in
-    the same bytes or, within ``max_bits`` of `duplicates.find_copies`, nearly the same pictures and colours. Warnings: masks that are empty, full or inverted; inpainted clips that differ outside the
-    object or still show it; copies within a folder; clips that look like one of another folder in other colours. Notes:
-    tars that the index does not list, members that this version does not know, described objects without a mask.
+    the same bytes or, within ``max_bits`` of `duplicates.find_copies`, nearly the same pictures and colours. Warnings:
+    masks that are empty, full or inverted; inpainted clips that differ outside the object or still show it; copies
+    within a folder; clips that look like one of another folder in other colours. Notes: tars that the index does not
+    list, members that this version does not know, described objects without a mask.
 
     ``quick`` decodes nothing: files, index, and the members' checksums where a file is damaged; copies by their bytes
     alone. ``max_bits`` None looks for no copies. ``workers`` processes share the work; the reports do not depend on it.

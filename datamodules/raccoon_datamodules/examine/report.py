@@ -106,6 +106,6 @@ class CheckReport:
         return "\n".join([*lines, f"and {unlisted} more"] if unlisted else lines)
 
 
-def counted(number: int, what: str) -> str:
-    """``1 sample``, ``2 samples``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """``1 sample``, ``2 samples``; ``plural`` where that is no mere s."""
+    return f"{number} {what}" if number == 1 else f"{number} {plural or f'{what}s'}"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from raccoon_datamodules import members
 from raccoon_datamodules.atomic import FULL, disk_full
 from raccoon_datamodules.exchange import rle
+from raccoon_datamodules.exchange.lines import foreign_boxes
 from raccoon_datamodules.exchange.report import (
     EXTRA_FIELD,
     EXTRA_SCHEMA,
@@ -227,7 +228,7 @@ def _line_of(source: ShardSource, sample: int, job: _Job) -> tuple[str, list[str
             {"role": "assistant", "content": text},
         ],
         "videos": [video],
-        "objects": _boxes(infos),
+        "objects": _boxes(infos) if infos else _kept_boxes(view) or _boxes(infos),
         EXTRA_FIELD: json.dumps(extra, ensure_ascii=False, allow_nan=False),
     }
     return dump_line(line), notes, files
@@ -244,6 +245,12 @@ def _boxes(infos: Sequence[ObjectInfo]) -> dict[str, Any]:
     largest = [int(np.where(np.isnan(info.boxes[:, 0]), -1, info.area).argmax()) for info in seen]
     boxes = [[float(v) for v in info.boxes[frame]] for info, frame in zip(seen, largest, strict=True)]
     return {"ref": [info.name for info in seen], "bbox": boxes, "bbox_type": "norm1"}
+
+
+def _kept_boxes(view: MemberView) -> dict[str, Any] | None:
+    """The boxes that an import of somebody else's line has kept."""
+    source = view.meta.extra.get("source")
+    return foreign_boxes(source.get("objects") if isinstance(source, dict) else None)[0]
 
 
 class _Files:

@@ -3,7 +3,7 @@
 A line that `export_messages` wrote gives back the sample it was made from, clips byte for byte; what it says may have
 been edited meanwhile (the text, the masks), which is then what counts. Any other line gives a clip and the paragraph
 that is read from the answer: frames are decoded and encoded anew, since a shard's clips have no sound, no rotation and
-one size, and boxes without masks are left out.
+one size. Boxes without masks are kept as they are in the sample's ``meta`` (`foreign_boxes`), and exported again.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from raccoon_datamodules import members
 from raccoon_datamodules.build.keys import video_key
-from raccoon_datamodules.exchange.lines import read_answer, restore
+from raccoon_datamodules.exchange.lines import foreign_boxes, read_answer, restore
 from raccoon_datamodules.exchange.report import EXTRA_FIELD, ExchangeProblem, ExchangeReport, place_of
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.index import check_split
@@ -185,12 +185,12 @@ def _sample_of(job: _Job) -> _Sample:
     video = Video.read(path, max_frames=job.max_frames)
     given = line.get("id")
     key = video_key(str(given)) if isinstance(given, (str, int)) and str(given) else video_key(path.stem)
-    source = {"file": job.file.name, "line": job.number, "video": answer.video}
+    source: dict[str, Any] = {"file": job.file.name, "line": job.number, "video": answer.video}
+    boxes, notes = foreign_boxes(line.get("objects"))
+    if boxes is not None:
+        source["objects"] = boxes
     sample = VplmSample(key, video, answer.paragraph, (), meta={"source": source})
     data = encode(sample, encode_video=lambda clip: encode_clip(clip, crf=job.crf))
-    objects = line.get("objects")
-    boxes = objects.get("bbox") if isinstance(objects, dict) else None
-    notes = [f"{len(boxes)} boxes without masks are left out"] if isinstance(boxes, list) and boxes else []
     return _Sample(key, data, is_exact=False, notes=[*answer.notes, *notes])
 
 

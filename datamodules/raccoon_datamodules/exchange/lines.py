@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon_datamodules import masks, members
+from raccoon_datamodules.examine.report import counted
 from raccoon_datamodules.exchange import rle
 from raccoon_datamodules.exchange.report import EXTRA_FIELD, EXTRA_SCHEMA, place_of, read_bytes
 from raccoon_datamodules.limits import MAX_DECODED_BYTES, MAX_LINE_BYTES, readable
@@ -23,6 +24,7 @@ from raccoon_datamodules.view import MemberView
 # Names of one thing among the trainers: role and text of a message, and who answers.
 _ROLES, _TEXTS, _ANSWERERS = ("role", "from"), ("content", "value"), ("assistant", "gpt", "bot", "model")
 _LONGEST_NOTE = 5
+_MOST_BOXES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,33 @@ def _parts(content: Any) -> tuple[str, list[Any]]:
         raise ValueError(f"a message's content must be a text or a list of parts, got {content!r:.100}")
     texts = [str(part.get("text", "")) for part in content if part.get("type") == "text"]
     return "\n".join(texts), [part.get("video") for part in content if part.get("type") == "video"]
+
+
+def foreign_boxes(objects: Any) -> tuple[dict[str, Any] | None, list[str]]:
+    """What to keep of a foreign line's ``objects``, {ref, bbox, bbox_type}, and what to say of it.
+
+    An object of a shard has a mask and a box in every frame. These boxes are of no frame that the line names, so they
+    become no objects; where they are lists of four numbers they are kept, under ``meta.source.objects``.
+    """
+    boxes = objects.get("bbox") if isinstance(objects, dict) else None
+    if not boxes:
+        return None, []
+    refs, kind = objects.get("ref") or [], objects.get("bbox_type", "real")
+    number = counted(len(boxes), "box", "boxes") if isinstance(boxes, list) else "its boxes"
+    fits = isinstance(boxes, list) and isinstance(refs, list) and isinstance(kind, str)
+    if not fits or len(boxes) > _MOST_BOXES or not all(map(_is_box, boxes)) or not all(map(_is_name, refs)):
+        form = f"{{ref: [names], bbox: [[x0, y0, x1, y1]], bbox_type}}, at most {_MOST_BOXES}"
+        return None, [f"{number} left out: objects must be {form}"]
+    kept = {"ref": refs, "bbox": [[float(value) for value in box] for box in boxes], "bbox_type": kind}
+    return kept, [f"{number} kept in meta only: an object needs a mask and a box in every frame"]
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 1e9 for v in box)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) < 1000
 
 
 def restore(line: Mapping[str, Any], base: Path, *, allow_outside: bool) -> tuple[str, dict[str, bytes], list[str]]:
