@@ -18,18 +18,23 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def locked(handle: int) -> Iterator[None]:
+def locked(handle: int, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of an open file against other processes, on other machines too where the file system passes it on.
 
-    Where there are no locks (Windows, some network folders) it does nothing.
+    Where there are no locks (Windows, some network folders) it does nothing. Without ``wait`` it raises BlockingIOError
+    while somebody else holds it.
     """
     if fcntl is None:
         yield
         return
     held = False
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         held = True
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
     try:
         yield
     finally:

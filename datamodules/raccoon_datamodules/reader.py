@@ -48,7 +48,8 @@ class ShardReader:
     """Reads ranges of the files of one folder, address or command (`places.kind_of`).
 
     ``sizes``: what the index says of the files' sizes. ``timeout``: seconds without an answer. ``spool_bytes`` bounds
-    the copies of shards that can only be read from their start. Forked workers may share a reader; pickled (for spawned
+    the copies of shards that can only be read from their start, ``content`` tells them from others of the same place
+    (ranks on one machine share them, see `Spool`). Forked workers may share a reader; pickled (for spawned
     workers) it opens its files again.
 
     Raises:
@@ -64,6 +65,7 @@ class ShardReader:
         timeout: float = 60.0,
         max_open: int = 64,
         spool_bytes: int = SPOOL_BYTES,
+        content: str = "",
     ) -> None:
         self.base = base
         self._files = files_of(base, timeout=timeout, max_open=max_open)
@@ -71,7 +73,9 @@ class ShardReader:
         self._spool: Spool | None = None
         if is_url(base):
             # Made whether it will be needed or not, so that workers who find that out for themselves share its folder.
-            self._spool = Spool(self._files.open, sizes=dict(sizes or {}), max_bytes=spool_bytes)
+            self._spool = Spool(
+                self._files.open, sizes=dict(sizes or {}), max_bytes=spool_bytes, content=f"{base} {content}"
+            )
             if self._is_stream:
                 self._spool.check_room()
 

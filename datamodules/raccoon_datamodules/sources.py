@@ -84,7 +84,9 @@ class ShardSource(Source):
         if lists:
             self.index = self.index.without({(fault.shard, fault.key) for fault in read_faults(*lists)})
         sizes = {head.name: head.size for head in self.index.heads}
-        self._reader = ShardReader(self.index.base, sizes=sizes, spool_bytes=spool_bytes)
+        self._reader = ShardReader(
+            self.index.base, sizes=sizes, spool_bytes=spool_bytes, content=self.index.fingerprint()
+        )
 
     @property
     def shard_sizes(self) -> list[int]:

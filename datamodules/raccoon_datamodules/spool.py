@@ -2,9 +2,11 @@
 
 Samples are shuffled within a window of shards, so a shard is needed until its window is through. The spool keeps the
 shards that came last, up to a number of bytes; with room for a window no shard is read twice in an epoch, and a
-continued run reads those again in whose window it stopped. All worker processes of a loader share one folder.
+continued run reads those again in whose window it stopped. All worker processes of a loader share one folder, and so do
+the ranks of a run on one machine, as far as they run under one address of the main process (MASTER_ADDR, MASTER_PORT).
 """
 
+import hashlib
 import logging
 import os
 import secrets
@@ -23,6 +25,7 @@ from raccoon_datamodules.atomic import FULL, is_locked, locked, share_lock
 SPOOL_BYTES = 16 << 30
 
 _PREFIX = "raccoon-spool-"
+_GATE = ".gate"
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
 # For so long a shard that could not be had is not asked for again.
@@ -42,9 +45,10 @@ class Stream(Protocol):
 class Spool:
     """The files that ``open_stream`` opens by name, kept in a temporary folder (set TMPDIR to choose its disk).
 
-    ``sizes`` holds what is known of the files' sizes: no more is read of one. ``max_bytes`` bounds what is kept. The
-    folder is made when it is first needed and goes with the process that made the spool; one that was killed leaves it
-    to the next spool.
+    ``sizes`` holds what is known of the files' sizes: no more is read of one. ``max_bytes`` bounds what is kept.
+    ``content`` tells the files from others of their names (an address and a fingerprint): ranks that say the same share
+    a folder; without it a spool has its own. The folder is made when it is first needed and goes with the last process
+    that made a spool for it; those that were killed leave it to the next spool.
     """
 
     def __init__(
@@ -53,17 +57,23 @@ class Spool:
         *,
         sizes: Mapping[str, int],
         max_bytes: int = SPOOL_BYTES,
+        content: str | None = None,
     ) -> None:
         self.max_bytes = max_bytes
-        self.folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(8)}"
+        token = secrets.token_hex(8)
+        shared = _shared_name(content)
+        self.folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{shared or token}"
+        # Of this spool and its workers': a folder is in use while one of its claims is locked.
+        self._claim_file = self.folder / f".claim-{token}"
         self._open_stream = open_stream
         self._sizes = sizes
         self._maker = os.getpid()
+        self._is_shared = shared is not None
         self._files: dict[str, int] = {}
         # At most one handle; a list, because the finalizer closes what is in it by then.
         self._claim: list[int] = []
         self._failed: dict[str, tuple[float, str]] = {}
-        self._finish = weakref.finalize(self, _close, self._files, self._claim, self.folder, self._maker)
+        self._finish = self._finalizer()
 
     def check_room(self) -> None:
         """Raise ValueError if a file is larger than max_bytes."""
@@ -87,7 +97,7 @@ class Spool:
         return pread(handle, offset, length)
 
     def close(self) -> None:
-        """Close the files; in the process that made the spool, remove its folder too."""
+        """Close the files; in the process that made the spool, remove its folder too, unless others use it."""
         self._finish()
 
     def __getstate__(self) -> dict[str, object]:
@@ -95,7 +105,13 @@ class Spool:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._finish = weakref.finalize(self, _close, self._files, self._claim, self.folder, self._maker)
+        self._finish = self._finalizer()
+
+    def _finalizer(self) -> "weakref.finalize[..., Spool]":
+        """Closes the spool; it may run at any moment, between two lines of another spool of the same folder."""
+        return weakref.finalize(
+            self, _close, self._files, self._claim, self._claim_file, self._maker, is_shared=self._is_shared
+        )
 
     def _open(self, name: str) -> int:
         when, why = self._failed.get(name, (0.0, ""))
@@ -119,23 +135,18 @@ class Spool:
 
     def _enter(self) -> None:
         """Make the folder, show that it is in use, and remove those of runs that were killed."""
-        if self._claim and self.folder.is_dir():
+        if self._claim and self._claim_file.exists():
             return
-        claim = self.folder / ".claim"
         while True:
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            try:
-                handle = os.open(claim, os.O_RDWR | os.O_CREAT, 0o600)
+            with suppress(FileNotFoundError), _gate(self.folder, wait=True):
+                handle = os.open(self._claim_file, os.O_RDWR | os.O_CREAT, 0o600)
                 share_lock(handle)
-                if os.path.samestat(os.fstat(handle), claim.stat()):
-                    break
-            except FileNotFoundError:
-                continue
+                break
         self._claim.append(handle)
-        for other in self.folder.parent.glob(f"{_PREFIX}*/.claim"):
-            with suppress(OSError):
-                if other != claim and not is_locked(other):
-                    shutil.rmtree(other.parent, ignore_errors=True)
+        for other in self.folder.parent.glob(f"{_PREFIX}*"):
+            if other != self.folder:
+                _remove_unused(other)
 
     def _fetch(self, name: str, path: Path) -> None:
         part = path.with_name(f"{name}.part")
@@ -203,13 +214,59 @@ class Spool:
                 total -= size
 
 
-def _close(files: dict[str, int], claim: list[int], folder: Path, maker: int) -> None:
-    for handle in (*files.values(), *claim):
+def _close(files: dict[str, int], claims: list[int], claim: Path, maker: int, *, is_shared: bool) -> None:
+    for handle in (*files.values(), *claims):
         os.close(handle)
     files.clear()
-    claim.clear()
-    if maker == os.getpid():
-        shutil.rmtree(folder, ignore_errors=True)
+    claims.clear()
+    if maker != os.getpid():
+        return
+    if is_shared:
+        # Workers of this process may still hold it; they end with it.
+        with suppress(OSError):
+            claim.unlink()
+        _remove_unused(claim.parent)
+    else:
+        shutil.rmtree(claim.parent, ignore_errors=True)
+
+
+def _shared_name(content: str | None) -> str | None:
+    """What the ranks of one run on one machine call the folder of the same files; None if there is but one process."""
+    run = [os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT")]
+    if content is None or not all(run):
+        return None
+    return hashlib.sha256("\0".join([*run, str(os.getuid()), content]).encode()).hexdigest()[:16]
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a spool's folder if no claim to it is locked, and nobody is entering it."""
+    gone = folder.with_name(f"{_PREFIX}{secrets.token_hex(8)}")
+    with suppress(OSError):
+        with _gate(folder, wait=False):
+            if any(is_locked(claim) for claim in folder.glob(".claim*")):
+                return
+            os.rename(folder, gone)
+        # The gate last: with it, what a killed process leaves here is found again.
+        for path in gone.iterdir():
+            if path.name != _GATE:
+                path.unlink()
+        shutil.rmtree(gone)
+
+
+@contextmanager
+def _gate(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Alone with a folder, for entering (``wait``) or removing it.
+
+    Raises FileNotFoundError if it went meanwhile, and BlockingIOError if somebody is there and this does not wait.
+    """
+    handle = os.open(folder / _GATE, os.O_RDWR | (os.O_CREAT if wait else 0), 0o600)
+    try:
+        with locked(handle, wait=wait):
+            if not os.path.samestat(os.fstat(handle), (folder / _GATE).stat()):
+                raise FileNotFoundError(folder)
+            yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import errno
 import io
 import os
 import pickle
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -159,14 +160,78 @@ def test_a_full_disk_is_emptied_before_it_is_given_up(monkeypatch):
     assert [path.name for path in kept.folder.glob("*.tar")] == ["b.tar"]
 
 
-def test_processes_share_the_folder():
+@pytest.fixture
+def one_run(monkeypatch):
+    """Spools are those of ranks of one run."""
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+
+
+def test_worker_processes_share_the_folder():
+    kept = Spool(len, sizes={"a.tar": 10})
+    kept._enter()
+    (kept.folder / "a.tar").write_bytes(b"0123456789")
+    # Pickled, as for a spawned worker.
+    worker = pickle.loads(pickle.dumps(kept))
+    assert worker.read("a.tar", 5, 1) == b"5"
+    worker.close()
+    assert kept.read("a.tar", 6, 1) == b"6"
+
+
+def test_ranks_of_one_run_share_what_is_fetched(one_run):
     streams = Streams(a=b"0123456789")
-    kept = Spool(streams.open, sizes=sizes(streams))
-    assert kept.read("a.tar", 3, 1) == b"3"
-    # Pickled, as for a spawned worker; the streams it would open are another object then.
-    other = pickle.loads(pickle.dumps(Spool(len, sizes={})))
-    other.folder = kept.folder
-    assert other.read("a.tar", 5, 1) == b"5"
+    ranks = [Spool(streams.open, sizes=sizes(streams), content="x") for _ in range(3)]
+    assert [rank.read("a.tar", 3, 1) for rank in ranks] == [b"3"] * 3
+    assert streams.opened == ["a.tar"]
+
+
+def test_the_last_rank_takes_the_folder_away(one_run, folder):
+    streams = Streams(a=b"0123456789")
+    first, second = (Spool(streams.open, sizes=sizes(streams), content="x") for _ in range(2))
+    assert first.read("a.tar", 3, 1) == second.read("a.tar", 3, 1) == b"3"
+    first.close()
+    assert second.read("a.tar", 4, 1) == b"4"
+    second.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_other_files_have_another_folder(one_run, monkeypatch):
+    found = [Spool(len, sizes={}, content=content).folder for content in ("x", "x", "y", None, None)]
+    monkeypatch.setenv("MASTER_PORT", "29501")
+    found.append(Spool(len, sizes={}, content="x").folder)
+    monkeypatch.delenv("MASTER_PORT")
+    found.append(Spool(len, sizes={}, content="x").folder)
+    assert found[0] == found[1]
+    assert len(set(found)) == 6
+
+
+def test_a_folder_that_somebody_is_entering_is_let_be(one_run, folder):
+    streams = Streams(a=b"0")
+    kept = Spool(streams.open, sizes={}, content="x")
+    kept.read("a.tar", 0, 1)
+    with spool._gate(kept.folder, wait=True):
+        kept.close()
+    assert kept.folder.is_dir()
+    spool._remove_unused(kept.folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_rank_that_waited_for_a_folder_that_went_makes_it_anew(one_run, monkeypatch):
+    streams = Streams(a=b"0")
+    kept = Spool(streams.open, sizes={}, content="x")
+    waited, locked = [], spool.locked
+
+    @contextmanager
+    def removed_meanwhile(handle, **settings):
+        if not waited:
+            waited.append(True)
+            shutil.rmtree(kept.folder)
+        with locked(handle, **settings):
+            yield
+
+    monkeypatch.setattr(spool, "locked", removed_meanwhile)
+    assert kept.read("a.tar", 0, 1) == b"0"
+    assert waited
 
 
 def test_the_folder_goes_with_its_maker_and_with_nobody_else(monkeypatch):
@@ -188,16 +253,17 @@ def test_folders_of_killed_runs_are_removed_and_those_in_use_are_kept(folder):
     dead, alive = folder / "raccoon-spool-dead", folder / "raccoon-spool-alive"
     for path in (dead, alive):
         path.mkdir()
-        (path / ".claim").touch()
-    handle = os.open(alive / ".claim", os.O_RDWR)
+        (path / ".claim-1").touch()
+        (path / ".gate").touch()
+    handle = os.open(alive / ".claim-1", os.O_RDWR)
     share_lock(handle)
     streams = Streams(a=b"0")
     kept = Spool(streams.open, sizes={})
     kept.read("a.tar", 0, 1)
     assert sorted(path.name for path in folder.glob("raccoon-spool-*")) == sorted([alive.name, kept.folder.name])
-    assert is_locked(alive / ".claim")
+    assert is_locked(alive / ".claim-1")
     os.close(handle)
-    assert not is_locked(alive / ".claim")
+    assert not is_locked(alive / ".claim-1")
 
 
 def test_a_folder_that_was_removed_under_a_run_is_made_again():
