@@ -94,6 +94,11 @@ class OpenAIChat:
                 "concurrency must be at least 1, timeout positive, and 0 <= first_pause <= longest_pause, got "
                 f"{concurrency}, {timeout}, {first_pause}, {longest_pause}"
             )
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"base_url must begin with http:// or https:// and usually ends in /v1, got {base_url!r}; null is "
+                "OpenAI's own"
+            )
         if not 1 <= jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must be in [1, 100], got {jpeg_quality}")
         self.model = model
@@ -224,7 +229,11 @@ class OpenAIChat:
     def _read(self, answer: Any) -> "str | Failure":
         choices = getattr(answer, "choices", None)
         if not isinstance(choices, list) or not choices or (message := getattr(choices[0], "message", None)) is None:
-            return Failure(f"{self._where} answered without a choice", may_retry=True)
+            return Failure(
+                f"{self._where} answered with something else than a completion: there is no choice in it; see whether "
+                "chat.base_url is the server's address up to /v1",
+                may_retry=True,
+            )
         text, reason = getattr(message, "content", None), getattr(choices[0], "finish_reason", None)
         if refusal := getattr(message, "refusal", None):
             raise AnswerRefused(f"the model refused: {' '.join(str(refusal).split())[:300]}")

@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 import time
 
@@ -56,6 +57,17 @@ def test_whatever_the_answer_depends_on_makes_another_request(kept, change):
     answer = kept(chat, **identity).ask(**asked)
     assert chat.count == 2
     assert kept(chat, **identity).offline().ask(**asked) == answer
+
+
+def test_a_place_where_nothing_can_be_kept_is_refused_before_anything_is_paid(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"a folder .*/deep, but .*file is a file; name another one"):
+        CachedChat(Counting(), tmp_path / "file" / "deep", identity={})
+    if os.geteuid() == 0:
+        pytest.skip("the superuser may write everywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="may not be written to"):
+        CachedChat(Counting(), tmp_path / "new", identity={})
 
 
 def test_a_refusal_is_paid_for_and_kept(kept):

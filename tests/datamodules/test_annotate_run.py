@@ -1,7 +1,9 @@
+import base64
 import json
 import re
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -163,6 +165,27 @@ def test_many_failures_in_a_row_stop_the_run(run, monkeypatch):
     assert report.num_annotated == 1
 
 
+def test_many_unusable_answers_in_a_row_stop_the_run_and_do_not_stop_it_again(run, monkeypatch):
+    monkeypatch.setattr(annotate_run, "MAX_FAILED_IN_A_ROW", 2)
+    said = "2 videos in a row got no usable answer; the last: clip-1: .* begins with 'I am a teapot'"
+    with pytest.raises(ChatStopped, match=said):
+        run(Model(answer="I am a teapot"))
+    # They are known now and cost nothing, so that the rest has its turn.
+    report = run(Model())
+    assert list(report.failed) == ["clip-0", "clip-1"]
+    assert (report.num_annotated, report.stopped) == (3, "")
+
+
+def test_a_run_that_stops_early_leaves_a_longer_one_alone(run, tmp_path):
+    run(Model())
+    before = (tmp_path / "out/index.json").read_bytes()
+    # Other pictures, so that all of it is asked again.
+    fails, settings = {3: ChatStopped("the limit is reached")}, {"num_frames": 2}
+    with pytest.raises(ChatStopped, match=r"the limit is reached; 3 videos .* fewer than the 5 that an earlier run"):
+        run(Model(fails=fails), settings=settings)
+    assert (tmp_path / "out/index.json").read_bytes() == before
+
+
 def test_an_unreadable_sample_fails_alone(run, tmp_path, data):
     broken = tmp_path / "broken"
     write_shards([unannotated(i) for i in range(3)], broken, split="train")
@@ -201,6 +224,12 @@ def test_a_partly_told_sample_wants_annotating():
 def test_the_result_goes_into_a_folder_of_its_own(run, data, tmp_path):
     with pytest.raises(ValueError, match="must go into another folder than the data"):
         run(Model(), out=data)
+
+
+def test_a_file_cannot_be_the_folder(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"must go into a folder, .*file is a file; name another"):
+        run(Model(), out="file")
 
 
 def test_other_shards_are_not_replaced_unasked(run, tmp_path):
@@ -263,12 +292,20 @@ def test_the_page_holds_picture_answers_and_text_and_nothing_from_outside(run, t
     report = run(Model(answer=ANSWER.replace("wood", "<script>alert('&')</script> wood")))
     page = (tmp_path / "out/annotation/review/index.html").read_text(encoding="utf-8")
     assert report.reviewed[0] in page
-    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert page.count('src="data:image/jpeg;base64,') == 2
     assert not re.search(r"https?:", page)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)" in page
     content = json.loads(re.search(r'id="entries">(.*?)</script>', page, re.DOTALL)[1])
     assert content == json.loads((tmp_path / "out/annotation/review/corrections.json").read_text())
+
+
+def test_the_page_shows_each_mask_beside_its_caption(run, tmp_path, data):
+    run(Model())
+    page = (tmp_path / "out/annotation/review/index.html").read_text(encoding="utf-8")
+    (picture,) = re.findall(r'<td><img src="data:image/jpeg;base64,([^"]*)" alt="the outline of its mask">1</td>', page)
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (16, 16, 3)
 
 
 def correct(path, **changes):
@@ -297,6 +334,13 @@ def test_a_corrected_text_flows_back_by_itself_and_stays(run, tmp_path):
         assert view.object("1").name == "Crimson Box"
         assert view.meta.extra["annotation"]["corrected"]
     assert "(corrected)" in (path.parent / "index.html").read_text()
+
+
+def test_what_was_left_out_of_a_corrected_text_is_told(run, tmp_path):
+    run(Model())
+    path = tmp_path / "out/annotation/review/corrections.json"
+    key = correct(path, text=[*ANSWER.replace("Red", "Old").split("\n"), "1. Old Box: It comes twice."])
+    assert "Old Box" in " ".join(run(Model()).noted[key])
 
 
 def test_a_wish_asks_the_rest_of_the_hundred_again_with_the_corrected_example(run, tmp_path):

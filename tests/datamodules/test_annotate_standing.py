@@ -98,6 +98,8 @@ def test_only_the_object_that_nobody_described_is_written(fill):
         "kept": {"description": True, "objects": ["1"]},
     }
     assert fill.report.num_filled == 1
+    page = (fill.folder / "out/annotation/review/index.html").read_text()
+    assert "left as they were: the description of the video and the words about 1 (Old Dog)." in page
 
 
 def test_the_model_is_shown_what_stands_and_asked_for_the_rest(fill):

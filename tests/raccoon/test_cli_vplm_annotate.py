@@ -177,6 +177,7 @@ def test_a_model_of_ones_own_may_annotate(words, tmp_path, monkeypatch, capsys):
         ({"api_key_env": "RACCOON_NO_SUCH_KEY"}, 1, "environment variable RACCOON_NO_SUCH_KEY, which is not set"),
         ({"base_url": "http://127.0.0.1:9/v1"}, 1, r"no server answers at http://127\.0\.0\.1:9/v1"),
         ({"spending_limit": 5, "input_price": "null"}, 2, "needs input_price and output_price.*input_price is not set"),
+        ({"base_url": "localhost:8000/v1"}, 2, "base_url must begin with http:// or https://.*got 'localhost:8000/v1'"),
         ({"modelx": "x"}, 2, "has no argument 'modelx'; did you mean 'model'"),
     ],
     ids=str,
@@ -205,6 +206,7 @@ def test_what_the_server_says_is_one_sentence(words, server, status, sentence, c
         (["--jobs=0"], "--jobs must be at least 1, got 0"),
         (["--per-shard=0"], "--per-shard must be at least 1, got 0"),
         (["--frames=99"], r"num_frames must be in \[1, 64\], got 99"),
+        ([f"--cache={Path(__file__)}"], "answers are kept in a folder .* is a file; name another one"),
         (["--corrections=nowhere.json"], "there are no corrections at nowhere.json"),
         (["--config=superpixels/grid"], "has no section chat; name one that has, such as vplm/annotate"),
     ],
@@ -235,8 +237,9 @@ def test_a_run_that_was_ended_costs_nothing_twice(words, server, tmp_path, sent,
     while len(server.requests) < 5 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(sent)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == code
+    assert (b"are kept; the same command goes on from here" in said) == (sent == signal.SIGINT)
     assert not list((tmp_path / "out").glob("*.tar"))
     first = len(server.requests)
     server.delay = 0.0

@@ -29,6 +29,7 @@ from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import EditPrompt
 from raccoon_datamodules.wording import name_key
 
+_QUOTED = 80
 Edits = Literal["none", "simple", "all"]
 
 
@@ -283,7 +284,7 @@ class Annotator:
         picture, prompt = self.first_request(clip, wish, wanted)
         usable: list[tuple[int, Paragraph, list[str]]] = []
         faults: list[str] = []
-        text = prompt
+        answer, text = "", prompt
         for attempt in range(self.settings.max_attempts):
             try:
                 answer = ask([picture], text, attempt, "annotate")
@@ -300,7 +301,10 @@ class Annotator:
             text = second_try(prompt, answer, [*faults, *wishes, *notes])
         if not usable:
             attempts = self.settings.max_attempts
-            raise AnnotationFailed(f"no usable answer in {attempts} attempt{'s'[: attempts != 1]}: {'; '.join(faults)}")
+            raise AnnotationFailed(
+                f"no usable answer in {attempts} attempt{'s'[: attempts != 1]}: {'; '.join(faults)}; the last one "
+                f"begins with {' '.join(answer.split())[:_QUOTED]!r}"
+            )
         _, paragraph, notes = min(usable, key=lambda found: found[0])
         return paragraph, notes
 

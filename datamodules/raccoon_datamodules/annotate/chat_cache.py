@@ -8,6 +8,7 @@ the network are not.
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,10 +45,18 @@ class CachedChat:
 
     Raises:
         TypeError: if identity is not plain JSON.
+        NotADirectoryError: if ``folder`` is, or is in, something else than a folder.
+        PermissionError: if it cannot be written to.
     """
 
     def __init__(self, chat: ChatModel, folder: str | Path, *, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
+        # Known before an answer is paid for that cannot be kept.
+        there = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(f"answers are kept in a folder {folder}, but {there} is a file; name another one")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(f"answers cannot be kept in {folder}: {there} may not be written to")
         self._chat = chat
         self._identity = json.loads(json.dumps(dict(identity), sort_keys=True, allow_nan=False))
         self._lock = threading.Lock()

@@ -37,12 +37,13 @@ _FIELDS = ("key", "text", "answered", *_WISHES)
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What one entry says; ``text`` is None where the model's answer stands."""
+    """What one entry says; ``text`` is None where the model's answer stands, ``notes`` what was left out or guessed."""
 
     key: str
     text: Paragraph | None = None
     wish: str = ""
     replacements: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Corrections:
@@ -64,6 +65,11 @@ class Corrections:
         """The paragraph a person wrote for this video, or None."""
         found = self.found.get(key)
         return found.text if found else None
+
+    @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """What was left out or guessed of the texts written by hand, by key."""
+        return {key: found.notes for key, found in self.found.items() if found.notes}
 
     def wish(self, key: str) -> Wish | None:
         """What a reviewer wants of the batch this video is in, or None."""
@@ -201,4 +207,4 @@ def _read(value: Mapping[str, Any]) -> Correction:
     faults, _ = complaints(paragraph)
     if faults:
         raise ValueError(f"{key}: {'; '.join([*faults, *notes])}")
-    return Correction(key, paragraph, wish.strip(), replacements)
+    return Correction(key, paragraph, wish.strip(), replacements, tuple(notes))

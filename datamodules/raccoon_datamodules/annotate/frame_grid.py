@@ -55,13 +55,18 @@ def frame_grid(
         shrinks = cell_width < width
         cell = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         if outlined is not None:
-            mask = cv2.resize(outlined[number], size, interpolation=cv2.INTER_NEAREST)
-            found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(cell, found, -1, _OUTLINE, max(2, min(size) // 120))
+            _draw_outline(cell, cv2.resize(outlined[number], size, interpolation=cv2.INTER_NEAREST))
         _draw_number(cell, number + 1)
         top, left = (number // columns) * (cell_height + _GAP), (number % columns) * (cell_width + _GAP)
         grid[top : top + cell_height, left : left + cell_width] = cell
     return grid
+
+
+def outlined_frame(frame: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame uint8 [H, W, 3] with the outline of a mask uint8 {0, 1} [H, W] drawn as `frame_grid` draws it."""
+    drawn = frame.copy()
+    _draw_outline(drawn, mask)
+    return drawn
 
 
 def grid_size(count: int, height: int, width: int, *, max_side: int = 1536) -> tuple[int, int]:
@@ -92,6 +97,11 @@ def _columns(count: int, height: int, width: int) -> int:
 
     options: Sequence[int] = range(1, count + 1)
     return min(options, key=off)
+
+
+def _draw_outline(cell: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    found, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(cell, found, -1, _OUTLINE, max(2, min(cell.shape[:2]) // 120))
 
 
 def _draw_number(cell: NDArray[np.uint8], number: int) -> None:

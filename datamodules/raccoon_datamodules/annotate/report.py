@@ -19,7 +19,7 @@ class RunReport:
     """What a run did.
 
     ``num_filled`` of the annotated videos had a part of their text, which stays; ``failed`` gives the reason by key,
-    ``stopped`` why the run ended early ("" if it did not).
+    ``noted`` what a text written by hand was read with, ``stopped`` why the run ended early ("" if it did not).
     """
 
     num_videos: int
@@ -31,6 +31,7 @@ class RunReport:
     num_from_cache: int = 0
     unmatched: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    noted: dict[str, list[str]] = field(default_factory=dict)
     stopped: str = ""
     reviewed: list[str] = field(default_factory=list)
     statistics: VplmStatistics | None = None
@@ -54,6 +55,7 @@ class RunReport:
             "requests": {"sent": self.num_sent, "from_cache": self.num_from_cache},
             "stopped": self.stopped,
             "failed": [{"key": key, "reason": reason} for key, reason in self.failed.items()],
+            "noted": [{"key": key, "notes": notes} for key, notes in self.noted.items()],
             "unmatched": [{"key": key, "objects": ids} for key, ids in self.unmatched.items()],
             "reviewed": self.reviewed,
             "statistics": counted,

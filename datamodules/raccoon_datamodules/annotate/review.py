@@ -8,7 +8,7 @@ import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -21,6 +21,7 @@ from raccoon_datamodules.annotate.statistics import paragraph_words
 
 # A page of a hundred pictures stays at some ten megabytes.
 _MAX_WIDTH = 960
+_OBJECT_WIDTH = 240
 
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 1rem; color: #222; }
@@ -77,11 +78,15 @@ window.addEventListener("beforeunload", (event) => {
 
 @dataclass(frozen=True, slots=True)
 class ReviewItem:
-    """One video on the page: its annotation, the picture (uint8 [H, W, 3]) and the labels of its objects by id."""
+    """One video on the page.
+
+    Its annotation, the picture (uint8 [H, W, 3]), and by id the labels of its objects and pictures of them.
+    """
 
     annotation: Annotation
     picture: NDArray[np.uint8]
     labels: Mapping[str, str]
+    objects: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def review_page(items: Sequence[ReviewItem], entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
@@ -123,7 +128,7 @@ def _section(
     text = text if isinstance(text, str) else "\n".join(text)
     replace = "\n".join(f"{old} => {new}" for old, new in value.get("replace", {}).items())
     rows = "".join(
-        f"<tr><td>{_e(object_id)}</td><td>{_e(item.labels.get(object_id) or '?')}</td>"
+        f"<tr><td>{_object(item, object_id)}{_e(object_id)}</td><td>{_e(item.labels.get(object_id) or '?')}</td>"
         f"<td>{_e(name) if name else '<span class=note>none</span>'}</td></tr>"
         for object_id, name in found.matches.items()
     )
@@ -133,13 +138,14 @@ def _section(
         f"<p>{_e(answer.purpose)}, attempt {answer.attempt + 1}</p><pre>{_e(answer.text)}</pre>"
         for answer in found.answers
     )
+    stood = _stood(found)
     corrected = " (corrected)" if found.is_corrected else ""
     picture = f'<img src="{_data_url(item.picture)}" alt="numbered frames of {_e(found.key)}">'
     return f"""
 <section data-entry="{place}">
 <h2>{_e(found.key)}{corrected}</h2>
 <p>Stands for videos {first + 1} to {last + 1} of {len(keys)} ({_e(keys[first])} to {_e(keys[last])}).
-{paragraph_words(found.paragraph)} words.</p>
+{paragraph_words(found.paragraph)} words.{stood}</p>
 {picture}{notes}{table}
 <p><label>Text:<textarea class="text" rows="{min(30, text.count(chr(10)) + len(text) // 110 + 4)}">
 {_e(text)}</textarea></label></p>
@@ -151,14 +157,29 @@ def _section(
 </section>"""
 
 
+def _object(item: ReviewItem, object_id: str) -> str:
+    picture = item.objects.get(object_id)
+    return "" if picture is None else f'<img src="{_data_url(picture, _OBJECT_WIDTH)}" alt="the outline of its mask">'
+
+
+def _stood(found: Annotation) -> str:
+    """Which of the words the model did not write."""
+    if found.standing is None:
+        return ""
+    told = [f"{object_id} ({name})" for object_id, name in found.standing.told.items()]
+    parts = ["the description of the video"] if found.standing.paragraph.description else []
+    parts += [f"the words about {_e(', '.join(told))}"] if told else []
+    return f" There before and left as they were: {' and '.join(parts or ['edits or other phrasings'])}."
+
+
 def _e(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def _data_url(picture: NDArray[np.uint8]) -> str:
+def _data_url(picture: NDArray[np.uint8], most: int = _MAX_WIDTH) -> str:
     height, width = picture.shape[:2]
-    if width > _MAX_WIDTH:
-        size = (_MAX_WIDTH, round(height * _MAX_WIDTH / width))
+    if width > most:
+        size = (most, max(1, round(height * most / width)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -14,6 +14,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raccoon_datamodules.annotate.annotator import Annotation, Annotator, Clip
 from raccoon_datamodules.annotate.chat import AnswerRefused, ChatError, ChatStopped
 from raccoon_datamodules.annotate.complaints import AnnotationFailed
@@ -24,6 +27,7 @@ from raccoon_datamodules.annotate.corrections import (
     reviewed_keys,
     save_template,
 )
+from raccoon_datamodules.annotate.frame_grid import outlined_frame
 from raccoon_datamodules.annotate.members import annotated_members, is_described
 from raccoon_datamodules.annotate.reader import DatasetReader, Place
 from raccoon_datamodules.annotate.report import RunReport, is_ours, write_answers, write_report
@@ -32,23 +36,27 @@ from raccoon_datamodules.annotate.statistics import describe_statistics
 from raccoon_datamodules.annotate.thread_pool import in_threads
 from raccoon_datamodules.atomic import replacing
 from raccoon_datamodules.faults import attempt
-from raccoon_datamodules.index import INDEX_NAME
+from raccoon_datamodules.index import INDEX_NAME, Index
 from raccoon_datamodules.members import MemberError
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.view import MemberView
 from raccoon_datamodules.writer import write_encoded
 
-# So many clips in a row that failed at the server are no accident.
+# So many clips in a row that failed at the server or the model are no accident, and cost money.
 MAX_FAILED_IN_A_ROW = 10
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a clip: an annotation, text it had already ("kept"), or why there is none."""
+    """What became of a clip: an annotation, text it had already ("kept"), or why there is none.
+
+    The reason may be the clip's own ("failed"), or the model's: no answer ("unanswered"), none that can be used
+    ("unusable"), none ever again ("stop").
+    """
 
     key: str
-    kind: Literal["done", "kept", "failed", "unanswered", "stop"]
+    kind: Literal["done", "kept", "failed", "unanswered", "unusable", "stop"]
     annotation: Annotation | None = None
     reason: str = ""
 
@@ -65,6 +73,7 @@ class DatasetAnnotator:
         FileExistsError: if ``out`` holds other shards and ``overwrite`` is not set.
         ValueError: if ``out`` is the folder of the data, or as `load_corrections` and `Index.load`.
         FileNotFoundError: if the data or the corrections are not there.
+        NotADirectoryError: if ``out`` is a file.
     """
 
     def __init__(
@@ -83,7 +92,10 @@ class DatasetAnnotator:
         self.reader = DatasetReader(data)
         if Path(data).exists() and self.out.exists() and self.out.samefile(data):
             raise ValueError(f"the annotated data set must go into another folder than the data, got {out} for both")
-        self._overwrite = overwrite or is_ours(self.out, self.reader.source.fingerprint())
+        if self.out.exists() and not self.out.is_dir():
+            raise NotADirectoryError(f"the annotated data set must go into a folder, {out} is a file; name another")
+        self._is_ours = is_ours(self.out, self.reader.source.fingerprint())
+        self._overwrite = overwrite or self._is_ours
         if (self.out / INDEX_NAME).exists() and not self._overwrite:
             raise FileExistsError(f"{out} already holds other shards; choose another folder or pass --overwrite")
         self._review = self.out / "annotation" / "review"
@@ -113,7 +125,8 @@ class DatasetAnnotator:
         way are waited for, and ``waiting`` is told of how many videos if that takes a while.
 
         Raises:
-            ChatStopped: if the chat model could not be asked at all.
+            ChatStopped: if the chat model could not be asked at all, or stopped before there was as much as an earlier
+                run wrote into the same folder, which stays.
             RuntimeError: if no video could be annotated; names the first failure.
             OSError: if the shards cannot be written.
         """
@@ -124,6 +137,11 @@ class DatasetAnnotator:
                 raise ChatStopped(report.stopped)
             key = next(key for key in self.reader.keys if key in self._failed)
             raise RuntimeError(f"none of {report.num_videos} videos could be annotated; {key}: {self._failed[key]}")
+        if report.stopped and (before := self._num_written()) > (now := len(self._done) + len(self._kept)):
+            raise ChatStopped(
+                f"{report.stopped}; {now} videos have their text, fewer than the {before} that an earlier run wrote "
+                f"into {self.out}, which stay as they are"
+            )
         fingerprint = self.reader.source.fingerprint()
         write_report(self.out, report, self._by, fingerprint, None)
         counted: list[tuple[Paragraph, list[str]]] = []
@@ -141,6 +159,7 @@ class DatasetAnnotator:
         report.num_sent, report.num_from_cache = self._annotator.chat.num_sent, self._annotator.chat.num_kept
         # In stored order, whatever the order in which they ended.
         report.failed = {key: self._failed[key] for key in self.reader.keys if key in self._failed}
+        report.noted = {key: list(notes) for key, notes in self._known.notes.items() if key in self._done}
         for key in self.reader.keys:
             if (annotation := self._done.get(key)) and (left := annotation.unmatched):
                 report.unmatched[key] = list(left)
@@ -151,6 +170,11 @@ class DatasetAnnotator:
         write_report(self.out, report, self._by, fingerprint, index)
         return report
 
+    def _num_written(self) -> int:
+        """Videos in the shards that an earlier run wrote into the folder."""
+        is_there = self._is_ours and (self.out / INDEX_NAME).exists()
+        return sum(Index.load(self.out).shard_sizes) if is_there else 0
+
     def _annotate_all(
         self,
         jobs: int,
@@ -159,14 +183,17 @@ class DatasetAnnotator:
         waiting: Callable[[int], None] | None,
     ) -> str:
         """Fill what is done, kept and failed; returns why it ended early, or ""."""
-        why, in_a_row = "", 0
+        why, in_a_row, sent = "", 0, 0
         places = self.reader.places
         # What is under way when the run is to end early still ends, and is kept.
         left = takewhile(lambda _: not why, places)
         outcomes = in_threads(self._annotate_one, left, jobs=jobs, stop=stop, waiting=waiting)
         with closing(outcomes):
             for number, outcome in enumerate(outcomes, 1):
-                in_a_row = in_a_row + 1 if outcome.kind == "unanswered" else 0
+                before, sent = sent, self._annotator.chat.num_sent
+                # What is known to be unusable from an earlier run costs nothing, and must not keep the rest away.
+                is_new = outcome.kind == "unanswered" or (outcome.kind == "unusable" and sent > before)
+                in_a_row = in_a_row + 1 if is_new else in_a_row * (outcome.kind == "unusable")
                 if outcome.kind == "stop":
                     why = why or outcome.reason
                 elif outcome.annotation is not None:
@@ -176,7 +203,8 @@ class DatasetAnnotator:
                 else:
                     self._failed[outcome.key] = outcome.reason
                 if in_a_row >= MAX_FAILED_IN_A_ROW and not why:
-                    why = f"{in_a_row} videos in a row got no answer; the last: {outcome.reason}"
+                    kind = "no answer" if outcome.kind == "unanswered" else "no usable answer"
+                    why = f"{in_a_row} videos in a row got {kind}; the last: {outcome.key}: {outcome.reason}"
                 if progress is not None and not why:
                     progress(number, len(places))
         return why
@@ -199,8 +227,10 @@ class DatasetAnnotator:
         except (ChatStopped, OSError) as err:
             # An OSError here is a disk that takes no more answers.
             return Outcome(place.key, "stop", reason=str(err))
-        except (AnswerRefused, AnnotationFailed, MemberError) as err:
+        except (AnswerRefused, MemberError) as err:
             return Outcome(place.key, "failed", reason=str(err))
+        except AnnotationFailed as err:
+            return Outcome(place.key, "unusable", reason=str(err))
         except ChatError as err:
             return Outcome(place.key, "unanswered", reason=str(err))
         return Outcome(place.key, "done", annotation)
@@ -238,9 +268,19 @@ class DatasetAnnotator:
         for key in reviewed:
             clip = self.reader.clip(places[key], self._annotator.settings.num_frames)
             picture, _ = self._annotator.first_request(clip)
-            items.append(ReviewItem(self._done[key], picture, clip.labels()))
+            items.append(ReviewItem(self._done[key], picture, clip.labels(), _objects_seen(clip)))
         answered = {key: self._done[key].paragraph for key in reviewed}
         entries = save_template(self._review / CORRECTIONS_NAME, answered, self._corrections)
         with replacing(self._review / "index.html", overwrite=True) as temporary:
             temporary.write_text(review_page(items, entries, keys), encoding="utf-8")
         return reviewed
+
+
+def _objects_seen(clip: Clip) -> dict[str, NDArray[np.uint8]]:
+    """The frame that shows most of each object, with its outline, by the object's id."""
+    found = {}
+    for info in clip.objects:
+        mask = clip.mask(info.id)
+        most = int(mask.sum(axis=(1, 2)).argmax())
+        found[info.id] = outlined_frame(clip.frames[most], mask[most])
+    return found

@@ -175,21 +175,27 @@ def _annotate(args: argparse.Namespace, console: "Console", recipe: "Recipe", an
 
     ours = chat if isinstance(chat, OpenAIChat) else None
     jobs = args.jobs or (4 if ours is None else ours.concurrency)
-    with console.progress("videos") as progress:
-        report = dataset.run(
-            jobs=jobs,
-            samples_per_shard=args.per_shard,
-            progress=progress,
-            # A model that waits for its turn need not.
-            stop=None if ours is None else ours.stop,
-            waiting=waiting,
-        )
+    try:
+        with console.progress("videos") as progress:
+            report = dataset.run(
+                jobs=jobs,
+                samples_per_shard=args.per_shard,
+                progress=progress,
+                # A model that waits for its turn need not.
+                stop=None if ours is None else ours.stop,
+                waiting=waiting,
+            )
+    except KeyboardInterrupt:
+        console.note(f"{annotator.chat.num_sent} new answers are kept; the same command goes on from here")
+        raise
     usage = None if ours is None else ours.usage
     out = Path(args.out)
     for key, reason in list(report.failed.items())[:20]:
         console.note(f"{key}: {reason}")
     if len(report.failed) > 20:
         console.note(f"and {len(report.failed) - 20} more")
+    for key, notes in report.noted.items():
+        console.note(f"{key}: its corrected text was not read as it stands: {'; '.join(notes)}")
     if report.stopped:
         console.note(f"stopped early: {report.stopped}")
     console.say(f"{args.out}: {_told(report)}")
