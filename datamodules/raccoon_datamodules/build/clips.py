@@ -4,19 +4,20 @@ Nothing is left out without a finding. Memory holds one clip at a time.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raccoon_datamodules.build.findings import Finding, Level, What
+from raccoon_datamodules.build.companions import Companion, matched
+from raccoon_datamodules.build.findings import Finding, Notes
 from raccoon_datamodules.build.frames import Frames, of_file, of_pictures, picture_size, read_picture
 from raccoon_datamodules.build.keys import clip_key, printable
 from raccoon_datamodules.build.label_images import LabelImage, objects_in, read_label_image, shrink
-from raccoon_datamodules.build.matching import Match, match_names
+from raccoon_datamodules.build.mask_stacks import MaskStack, open_stack
+from raccoon_datamodules.build.matching import Match
 from raccoon_datamodules.build.options import BUILDER_VERSION, BuildOptions
-from raccoon_datamodules.build.sources import SourceVideo
+from raccoon_datamodules.build.sources import SourceVideo, is_one_file
 from raccoon_datamodules.build.texts import ClipTexts, attributes, clip_texts
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.pixels import resize
@@ -35,20 +36,6 @@ class Unusable(ValueError):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-@dataclass(slots=True)
-class Notes:
-    """Collects the findings about one video."""
-
-    video: str
-    findings: list[Finding]
-
-    def add(self, level: Level, what: What, reason: str, item: str, text: str) -> None:
-        """Add a finding once."""
-        finding = Finding(level, what, reason, self.video, item, text)
-        if finding not in self.findings:
-            self.findings.append(finding)
 
 
 def samples_of(video: SourceVideo, options: BuildOptions, findings: list[Finding]) -> Iterator[VplmSample]:
@@ -90,12 +77,20 @@ def _of_folder(root: Path, video: SourceVideo, options: BuildOptions) -> Frames:
         raise Unusable("no readable frames", str(err)) from err
 
 
+def _stack(path: Path) -> MaskStack:
+    try:
+        return open_stack(path)
+    except ValueError as err:
+        raise Unusable("damaged mask file", str(err)) from err
+
+
 class _Maker:
     """Makes the clips of one video; ``candidates`` are the frames that can be used, rising."""
 
     def __init__(self, video: SourceVideo, options: BuildOptions, notes: Notes, root: Path, frames: Frames) -> None:
         self._video, self._options, self._notes, self._root, self._frames = video, options, notes, root, frames
         self._size = options.target_size(*frames.size)
+        self._stacks = {g: _stack(root / files[0]) for g, files in video.masks.items() if is_one_file(files)}
         self._masks = {group: self._match(group, files, "annotation") for group, files in video.masks.items()}
         every = range(len(frames))
         annotated = {n for found in self._masks.values() for n in found.places}
@@ -103,10 +98,18 @@ class _Maker:
         if video.masks and not self.candidates:
             raise Unusable(
                 "annotation does not fit the frames",
-                f"its {len(frames)} frames and {sum(map(len, video.masks.values()))} label images have neither names, "
-                "numbers nor a count in common",
+                f"its {len(frames)} frames and {sum(len(m.unmatched) for m in self._masks.values())} label images have "
+                "neither names, numbers nor a count in common",
             )
-        self._inpainted = {i: self._match(i, files, "inpainted") for i, files in video.inpainted.items()}
+        for group in sorted(group for group, found in self._masks.items() if not found.places):
+            text = f"its {len(self._masks[group].unmatched)} label images do not fit the {len(frames)} frames"
+            notes.add("left out", "object", "annotation does not fit the frames", f"object {group}", text)
+        self._clips = self._inpainted_files()
+        self._inpainted = {
+            i: self._match(i, files, "inpainted")
+            for i, files in video.inpainted.items()
+            if i in self._clips or not is_one_file(files)
+        }
         if len(self.candidates) < len(frames):
             count = f"{len(frames) - len(self.candidates)} of its {len(frames)} frames"
             notes.add("left out", "frame", "no annotation", "", f"{count} have no annotation: they are not used")
@@ -121,30 +124,19 @@ class _Maker:
         self._seen: set[str] = set()
         self._placed: set[str] = set()
 
-    def _match(self, group: str, files: tuple[str, ...], what: str) -> Match:
-        names = [Path(file).stem for file in files]
-        found = match_names(self._frames.names, names)
-        # Made from the annotated frames alone, perhaps under other names.
-        if what == "inpainted" and not found.by_name and len(files) == len(self.candidates) < len(self._frames):
-            places = dict(zip(self.candidates, range(len(files)), strict=True))
-            found = Match(places, "by position among the annotated frames", False)
-        item = f"{what} {group}".strip()
-        if found.places and not found.by_name:
-            first = min(found.places)
-            pair = f"{names[found.places[first]]} with frame {self._frames.names[first]}"
-            text = f"the {what} is matched with the frames {found.how} ({pair})"
-            self._notes.add("note", "file", f"{what} matched by position", item, text)
-        if what == "annotation" and found.is_doubtful(len(self._frames)):
-            text = (
-                f"by their names the {len(files)} label images are of the first of its {len(self._frames)} frames; if "
-                "they are of every k-th, name them like those"
-            )
-            self._notes.add("note", "file", "annotation of the first frames only", item, text)
-        if found.unmatched and found.places:
-            some = ", ".join(Path(files[n]).name for n in found.unmatched[:5])
-            text = f"{len(found.unmatched)} pictures of the {what} have no frame of their name: {some}"
-            self._notes.add("left out", "file", f"{what} without a frame", item, text)
-        return found
+    def _match(self, group: str, files: tuple[str, ...], what: Companion) -> Match:
+        count = None
+        if is_one_file(files):
+            count = self._stacks[group].count if what == "annotation" else len(self._clips[group])
+        return matched(
+            self._frames.names,
+            files,
+            count,
+            what=what,
+            group=group,
+            notes=self._notes,
+            annotated=self.candidates if what == "inpainted" else (),
+        )
 
     def sample(self, chosen: list[int], key: str) -> VplmSample:
         """The sample of the chosen frames. Raises Unusable if it would have no frames or objects."""
@@ -194,22 +186,29 @@ class _Maker:
         """The label images of the frames, by group, and the frames of which all of them can be read."""
         read: dict[str, dict[int, LabelImage]] = {}
         for group, found in self._masks.items():
-            read[group] = {}
-            for place in chosen:
-                number = found.places.get(place)
-                if number is None:
-                    read[group][place] = LabelImage(np.zeros(self._size, dtype=np.int32), "mask")
-                    continue
-                path = self._root / self._video.masks[group][number]
-                try:
-                    image = read_label_image(path)
-                except ValueError as err:
-                    self._notes.add("left out", "frame", "damaged label image", path.name, str(err))
-                    continue
-                self._check_size(image.values.shape, "label image", path.name)
+            there = [place for place in chosen if place in found.places]
+            blank = LabelImage(np.zeros(self._size, dtype=np.int32), "mask")
+            read[group] = {place: blank for place in chosen if place not in found.places}
+            for place, name, image in self._group(group, there):
+                self._check_size(image.values.shape, "label image", name)
                 read[group][place] = shrink(image, *self._size)
         kept = [place for place in chosen if all(place in images for images in read.values())]
         return {group: [images[place] for place in kept] for group, images in read.items()}, kept
+
+    def _group(self, group: str, places: list[int]) -> Iterator[tuple[int, str, LabelImage]]:
+        """(frame, file name, label image) of a group at some frames, but for images that are damaged."""
+        numbers = [self._masks[group].places[place] for place in places]
+        files = self._video.masks[group]
+        if group in self._stacks:
+            for place, image in zip(places, self._stacks[group].read(numbers), strict=True):
+                yield place, Path(files[0]).name, image
+            return
+        for place, number in zip(places, numbers, strict=True):
+            path = self._root / files[number]
+            try:
+                yield place, path.name, read_label_image(path)
+            except ValueError as err:
+                self._notes.add("left out", "frame", "damaged label image", path.name, str(err))
 
     def _check_size(self, found: tuple[int, ...], what: str, name: str) -> None:
         (height, width), (h, w) = self._frames.size, (found[0], found[1])
@@ -281,18 +280,32 @@ class _Maker:
             self._notes.add("left out", "inpainted clip", "inpainted pictures missing", object_id, text)
             return None
         pictures = []
-        for place in chosen:
-            path = self._root / files[found.places[place]]
-            try:
+        try:
+            if object_id in self._clips:
+                self._check_size(self._clips[object_id].size, "inpainted picture", Path(files[0]).name)
+                return self._clips[object_id].read([found.places[place] for place in chosen], self._size)[0]
+            for place in chosen:
+                path = self._root / files[found.places[place]]
                 size = picture_size(path)
                 if size is not None:
                     self._check_size(size, "inpainted picture", path.name)
                 pictures.append(resize(read_picture(path)[None], self._size)[0])
-            except ValueError as err:
-                reason = err.reason if isinstance(err, Unusable) else "damaged inpainted picture"
-                self._notes.add("left out", "inpainted clip", reason, object_id, str(err))
-                return None
+        except ValueError as err:
+            reason = err.reason if isinstance(err, Unusable) else "damaged inpainted picture"
+            self._notes.add("left out", "inpainted clip", reason, object_id, str(err))
+            return None
         return np.stack(pictures)
+
+    def _inpainted_files(self) -> dict[str, Frames]:
+        """The inpainted clips that are video files, opened, by object; a finding for each that cannot be."""
+        opened = {}
+        for object_id, files in self._video.inpainted.items():
+            if is_one_file(files):
+                try:
+                    opened[object_id] = of_file(self._root / files[0])
+                except ValueError as err:
+                    self._notes.add("left out", "inpainted clip", "damaged inpainted video", object_id, str(err))
+        return opened
 
     def _meta(self, chosen: list[int], annotation: str) -> dict[str, object]:
         meta: dict[str, object] = {

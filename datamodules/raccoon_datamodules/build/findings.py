@@ -38,6 +38,20 @@ class Finding:
         return f"{where}: {self.text}" if where else self.text
 
 
+@dataclass(slots=True)
+class Notes:
+    """Collects the findings about one video."""
+
+    video: str
+    findings: list[Finding]
+
+    def add(self, level: Level, what: What, reason: str, item: str, text: str) -> None:
+        """Add a finding once."""
+        finding = Finding(level, what, reason, self.video, item, text)
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """A row of the table: how often this happened, and the first that it happened to."""

@@ -1,8 +1,9 @@
 """Finds source videos in folders: ROVI's three trees, DAVIS's two, or any folder of videos with or without masks.
 
 A video is a video file, or a folder that holds pictures; its name is its path below the folder of videos, without the
-ending. Its masks lie in a folder of the same name in the folder of masks: label images, or one folder for each object.
-Its inpainted pictures lie in ``<name>/<object>/``.
+ending. Its masks lie in a folder of the same name in the folder of masks: label images, or for each object a folder of
+its own or one file (`mask_stacks`); or all of them are one file of the video's name. Its inpainted pictures lie in
+``<name>/<object>/``, or are the video ``<name>/<object>.mp4``.
 """
 
 import os
@@ -13,11 +14,9 @@ from pathlib import Path, PurePosixPath
 from raccoon_datamodules.build.findings import Finding
 from raccoon_datamodules.build.keys import plain_name
 from raccoon_datamodules.build.metadata import Metadata
-from raccoon_datamodules.build.sources import SourceLayout, SourceVideo
+from raccoon_datamodules.build.sources import ARRAYS, PICTURES, VIDEOS, SourceLayout, SourceVideo
 from raccoon_datamodules.mask_files import natural_key
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
 _DEEPEST = 8
 
 
@@ -111,20 +110,21 @@ def _scan(
     others = {place.resolve() for place in (masks, inpainted) if place is not None and place != frames}
     found: dict[str, str | tuple[str, ...]] = {}
     _find(root, frames, frames, found, scan, others, 0)
-    mask_folders = _folders(masks)
-    inpainted_folders = _folders(inpainted)
+    mask_places = _places(masks, (*ARRAYS, *VIDEOS))
+    inpainted_places = _places(inpainted, VIDEOS)
     for name in sorted(found, key=natural_key):
         media = found[name]
         notes: list[Finding] = []
-        groups = _masks_of(root, mask_folders.pop(name, None), name, notes)
+        groups = _masks_of(root, media, mask_places.pop(name, []), name, notes)
         if masks is not None and not groups:
-            where = masks / name
-            text = f"there is no annotation for it: no pictures in {where.relative_to(root)}"
+            where = (masks / name).relative_to(root)
+            text = f"there is no annotation for it: no pictures in {where}, and no {where}.npz or {where}.mp4"
             scan.findings.append(Finding("left out", "video", "no annotation", name, "", text))
             continue
-        gone = {
-            entry.name: _relative(root, _pictures(entry)) for entry in _subfolders(inpainted_folders.pop(name, None))
-        }
+        gone: dict[str, tuple[str, ...]] = {}
+        for place in inpainted_places.pop(name, []):
+            if place.is_dir():
+                gone |= _objects(root, place, VIDEOS, name, notes)
         for object_id in sorted(i for i, files in gone.items() if not files):
             text = f"its folder of inpainted pictures for object {object_id} is empty"
             notes.append(Finding("left out", "inpainted clip", "empty folder", name, object_id, text))
@@ -143,13 +143,13 @@ def _scan(
                 findings=tuple(notes),
             )
         )
-    for kind, rest in (("annotation", mask_folders), ("inpainted pictures", inpainted_folders)):
+    for kind, rest in (("annotation", mask_places), ("inpainted pictures", inpainted_places)):
         known = set(found)
-        for name, folder in sorted(rest.items()):
+        for name, (folder, *_) in sorted(rest.items()):
             above = {name, *(parent.as_posix() for parent in PurePosixPath(name).parents)}
             if above & known or any(other.startswith(f"{name}/") for other in found):
                 continue
-            if _pictures(folder) or any(_pictures(inner) for inner in _subfolders(folder)):
+            if not folder.is_dir() or _pictures(folder) or any(_pictures(inner) for inner in _subfolders(folder)):
                 known.add(name)
                 text = f"{folder.relative_to(root)} holds {kind} of a video that is not there"
                 scan.findings.append(Finding("left out", "file", f"{kind} without a video", name, "", text))
@@ -207,34 +207,72 @@ def _add(found: dict[str, str | tuple[str, ...]], name: str, media: str | tuple[
         found[name] = media
 
 
-def _folders(base: Path | None) -> dict[str, Path]:
-    """Every folder below a folder by its relative name."""
-    found: dict[str, Path] = {}
-    waiting = [(entry, 0) for entry in _subfolders(base)]
+def _places(base: Path | None, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """What lies below a folder by its relative name: folders first, and files with these endings, without them."""
+    found: dict[str, list[Path]] = {}
+    waiting = [(base, 0)] if base is not None else []
     while waiting:
         folder, depth = waiting.pop()
         assert base is not None
-        found[plain_name(folder.relative_to(base).as_posix())] = folder
+        inner = _subfolders(folder)
+        for entry in (*inner, *_by_kind(folder, suffixes)):
+            name = (entry if entry.is_dir() else entry.with_suffix("")).relative_to(base).as_posix()
+            found.setdefault(plain_name(name), []).append(entry)
         if depth < _DEEPEST:
-            waiting += [(entry, depth + 1) for entry in _subfolders(folder)]
+            waiting += [(entry, depth + 1) for entry in inner]
     return found
 
 
-def _masks_of(root: Path, folder: Path | None, name: str, notes: list[Finding]) -> Mapping[str, tuple[str, ...]]:
-    if folder is None:
-        return {}
-    pictures = _pictures(folder)
-    groups = {entry.name: _relative(root, _pictures(entry)) for entry in _subfolders(folder)}
-    groups = {object_id: files for object_id, files in groups.items() if files}
-    if pictures and groups:
-        text = f"its masks lie both in its folder and in {', '.join(sorted(groups))}: those of the folder are used"
+def _masks_of(
+    root: Path, media: str | tuple[str, ...], places: list[Path], name: str, notes: list[Finding]
+) -> Mapping[str, tuple[str, ...]]:
+    """The masks of a video: label images, else those of each object, else the one file of all."""
+    kinds: dict[str, dict[str, tuple[str, ...]]] = {}
+    for place in places:
+        if not place.is_dir():
+            # The folder of masks may be that of the videos.
+            if place.relative_to(root).as_posix() != media:
+                kinds.setdefault(place.name, {"": (place.relative_to(root).as_posix(),)})
+            continue
+        pictures = _pictures(place)
+        if pictures:
+            kinds["its folder"] = {"": _relative(root, pictures)}
+        groups = {i: files for i, files in _objects(root, place, (*ARRAYS, *VIDEOS), name, notes).items() if files}
+        if groups:
+            kinds[", ".join(sorted(groups))] = groups
+    if len(kinds) > 1:
+        first, *others = kinds
+        text = f"its masks lie both in {first} and in {', '.join(others)}: those of {first} are used"
         notes.append(Finding("left out", "file", "masks in two places", name, "", text))
-    return {"": _relative(root, pictures)} if pictures else groups
+    return next(iter(kinds.values()), {})
+
+
+def _objects(
+    root: Path, folder: Path, suffixes: tuple[str, ...], name: str, notes: list[Finding]
+) -> dict[str, tuple[str, ...]]:
+    """Object to the pictures in its folder (there may be none), or to its one file."""
+    found = {entry.name: _relative(root, _pictures(entry)) for entry in _subfolders(folder)}
+    for file in _by_kind(folder, suffixes):
+        if found.get(file.stem):
+            text = f"{file.relative_to(root)} is there besides {found[file.stem][0]}, which is used"
+            notes.append(Finding("left out", "file", "object in two places", name, file.stem, text))
+        else:
+            found[file.stem] = _relative(root, [file])
+    return found
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    files = [e for e in folder.iterdir() if e.suffix.lower() in suffixes and not e.name.startswith(".") and e.is_file()]
+    return sorted(files, key=lambda file: (natural_key(file.name), file.name))
+
+
+def _by_kind(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files with these endings, those of the first ending first: arrays are exact, videos are not."""
+    return sorted(_files(folder, suffixes), key=lambda file: suffixes.index(file.suffix.lower()))
 
 
 def _pictures(folder: Path) -> list[Path]:
-    files = [e for e in folder.iterdir() if e.suffix.lower() in PICTURES and not e.name.startswith(".") and e.is_file()]
-    return sorted(files, key=lambda file: (natural_key(file.name), file.name))
+    return _files(folder, PICTURES)
 
 
 def _subfolders(folder: Path | None) -> list[Path]:

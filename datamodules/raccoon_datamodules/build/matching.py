@@ -60,16 +60,24 @@ def match_names(frames: Sequence[str], others: Sequence[str]) -> Match:
         found = _by(numbers[0], numbers[1])
         if found is not None and len(found) == len(others):
             return Match(found, "by the number in the name", True)
-    if len(frames) == len(others):
-        return Match({n: n for n in range(len(frames))}, "by position, since the names differ", False)
-    for k in _SPACINGS:
-        # With two or three pictures any spacing would fit something.
-        if len(others) > 3 and -(-len(frames) // k) == len(others):
-            return Match({k * n: n for n in range(len(others))}, f"by position, one for every {k} frames", False)
+    counted = match_count(len(frames), len(others))
+    if counted.places:
+        return counted
     if named:
         left = tuple(sorted(set(range(len(others))) - set(named.values())))
         return Match(named, "by name", True, left)
     return Match({}, "not at all", False, tuple(range(len(others))))
+
+
+def match_count(num_frames: int, count: int) -> Match:
+    """The same for things without names, by rules 3 and 4."""
+    if num_frames == count:
+        return Match({n: n for n in range(num_frames)}, "by position, since the names differ", False)
+    for k in _SPACINGS:
+        # With two or three pictures any spacing would fit something.
+        if count > 3 and -(-num_frames // k) == count:
+            return Match({k * n: n for n in range(count)}, f"by position, one for every {k} frames", False)
+    return Match({}, "not at all", False, tuple(range(count)))
 
 
 def _by(frames: Sequence[object], others: Sequence[object]) -> dict[int, int] | None:

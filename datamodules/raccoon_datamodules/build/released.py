@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from raccoon_datamodules.build.findings import Finding
-from raccoon_datamodules.build.folders import VIDEOS
 from raccoon_datamodules.build.keys import object_id, plain_name
+from raccoon_datamodules.build.sources import VIDEOS
 from raccoon_datamodules.paragraph import has_heading
 
 RecordKind = Literal["paragraph", "object", "layout", "prompt"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,15 @@ from raccoon_datamodules.build.findings import Finding
 from raccoon_datamodules.build.keys import name_hash, object_id, video_key
 
 SourceLayout = Literal["rovi", "davis", "videos"]
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv")
+ARRAYS = (".npz", ".npy")
+
+
+def is_one_file(files: Sequence[str]) -> bool:
+    """Whether these masks or inpainted frames are one file of all of them, a video or an array, not pictures."""
+    return len(files) == 1 and files[0].lower().endswith((*VIDEOS, *ARRAYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,8 @@ class SourceVideo:
 
     ``name`` is what lists and reports call it. Exactly one of ``video`` (a file) and ``frames`` (pictures in natural
     order) is given. ``masks``: "" to label images, or each object's id to its own mask images; empty for videos
-    without annotation. ``inpainted``: object id to the pictures without that object. ``categories`` and
+    without annotation. ``inpainted``: object id to the pictures without that object. In place of pictures there may be
+    one file of all of them (`is_one_file`). ``categories`` and
     ``expressions`` by object id, from the source's metadata; ``paragraphs`` and ``texts`` (by object id) from the
     released lists. ``findings``: what looking for the files has found.
     """

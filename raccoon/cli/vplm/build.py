@@ -49,8 +49,15 @@ def _add_sources(build: argparse.ArgumentParser) -> None:
     place.add_argument("--rovi", type=filled, metavar="DIR", help="holds JPEGImages, Annotations, InpaintImages")
     place.add_argument("--davis", type=filled, metavar="DIR", help="holds JPEGImages/480p, Annotations/480p")
     place.add_argument("--videos", type=filled, metavar="DIR", help="holds video files or folders of frames")
-    group.add_argument("--masks", type=filled, metavar="DIR", help="with --videos: NAME/*.png, or NAME/OBJECT/*.png")
-    group.add_argument("--inpainted", type=filled, metavar="DIR", help="with --videos: NAME/OBJECT/*.png")
+    group.add_argument(
+        "--masks",
+        type=filled,
+        metavar="DIR",
+        help="with --videos: NAME/*.png or NAME/OBJECT/*.png; .npz, .npy or a mask video: NAME.npz or NAME/OBJECT.npz",
+    )
+    group.add_argument(
+        "--inpainted", type=filled, metavar="DIR", help="with --videos: NAME/OBJECT/*.png or NAME/OBJECT.mp4"
+    )
     group.add_argument("--resolution", metavar="NAME", help="with --davis: which one, such as 480p")
     group.add_argument(
         "--released", type=filled, action="append", default=[], metavar="JSON", help="a released list; may be repeated"
