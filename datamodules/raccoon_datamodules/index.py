@@ -211,6 +211,9 @@ def _why_no_index(base: str) -> str:
     folder = Path(base)
     if folder.is_file():
         return f"{base} is a file; give the folder that holds the shards"
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{INDEX_NAME}"))
+    if inner and not any(folder.glob("*.tar")):
+        return f"{base} holds no shards itself, but folders of shards ({', '.join(inner[:5])}): name these"
     if not any(folder.glob("*.tar")):
         return f"{base} holds no shards: neither {INDEX_NAME} nor a tar; `raccoon vplm synth --out {base}` makes some"
     return f"no {INDEX_NAME} in {base}; `raccoon vplm check {base} --reindex` makes it"

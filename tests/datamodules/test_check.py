@@ -414,6 +414,11 @@ def test_memory_stays_flat(make_shards, tmp_path):
     assert marks[1] - marks[0] < 100_000
 
 
+def test_what_a_file_holds_cannot_write_to_the_terminal():
+    problem = check_report.Problem("error", "a.tar", "k", None, "object \x1b[2J\n is not there")
+    assert str(problem) == r"a.tar: k: object \x1b[2J\n is not there"
+
+
 def test_a_report_counts_one_thing_as_one():
     report = CheckReport("x", num_shards=1, num_samples=1, num_errors=1, num_bad_samples=1)
     first = str(report).splitlines()[0]

@@ -129,6 +129,7 @@ def test_where_no_tar_can_be_read_nothing_is_checked_and_it_is_said(copy):
         "vplm-train-000002.tar",
     ]
     assert (report.ok, report.num_samples, report.split) == (False, 0, None)
+    assert reasons(report)[0] == "index.json: is not there; no tar here can be read as a shard either"
 
 
 def test_an_index_of_other_shards_is_a_finding(copy, make_shards, tmp_path):

@@ -275,6 +275,30 @@ def test_a_line_of_anybody_gives_clip_and_paragraph(clip, make_sample, tmp_path)
     assert check_shards(tmp_path / "b").ok
 
 
+def test_shards_are_not_put_among_other_things(clip, tmp_path):
+    file = write_lines(clip / "train.jsonl", [foreign()])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "holiday.mp4").write_bytes(b"x")
+    with pytest.raises(FileExistsError, match=r"out holds what no import wrote \(holiday\.mp4\); choose"):
+        import_messages(file, out, overwrite=True)
+    (out / "holiday.mp4").unlink()
+    assert import_messages(file, out).num_written == 1
+    assert import_messages(file, out, overwrite=True).num_written == 1
+
+
+def test_a_folder_is_no_file_to_import_and_what_is_in_it_is_named(clip, tmp_path):
+    write_lines(clip / "train.jsonl", [foreign()])
+    with pytest.raises(ValueError, match=r"is a folder; name the JSONL to import \(in it: train\.jsonl\)"):
+        import_messages(clip, tmp_path / "out")
+
+
+def test_a_json_that_is_no_list_says_what_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{\n"messages": []\n}')
+    with pytest.raises(ValueError, match=r"a \.json file holds one list of all, a \.jsonl an object a line"):
+        import_messages(tmp_path / "a.json", tmp_path / "out")
+
+
 def test_boxes_of_anybody_are_exported_again(clip, tmp_path):
     boxes = {"ref": ["dog", "cat"], "bbox": [[1, 2, 3, 4], [5.5, 6, 7, 8]], "bbox_type": "norm1000"}
     import_messages(write_lines(clip / "train.jsonl", [foreign(objects=boxes)]), tmp_path / "b")

@@ -103,6 +103,14 @@ def test_a_folder_without_a_shard_says_how_to_make_some(tmp_path):
         Index.load(tmp_path)
 
 
+def test_a_folder_of_folders_of_shards_names_them(shards, tmp_path):
+    for split in ("val", "train"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "index.json").write_bytes((shards / "index.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"but folders of shards \(train, val\): name these"):
+        Index.load(tmp_path)
+
+
 def test_a_file_in_place_of_the_folder_is_said_so(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"clip\.mp4 is a file; give the folder that holds the shards"):

@@ -78,6 +78,39 @@ def test_several_folders_are_taken_together(shards, make_shards, tmp_path):
     assert f"{other} (val)" in table(stats)
 
 
+def test_what_nobody_has_described_has_no_words(make_sample, tmp_path):
+    told, untold = make_sample(0), make_sample(1)
+    record = dataclasses.replace(untold.objects[0], description="")
+    paragraph = Paragraph("", (ObjectDescription("Thing 1", ""),))
+    untold = dataclasses.replace(untold, paragraph=paragraph, objects=(record,), edits=(), phrasings=())
+    write_shards([told, untold], tmp_path)
+    stats = gather([tmp_path])
+    assert stats.array("paragraph_words").tolist() == [4 + 2 + 7]
+    assert stats.array("object_words").tolist() == [7]
+    assert (stats.num_clips, stats.num_described, stats.num_objects, stats.num_described_objects) == (2, 1, 2, 1)
+    lines = [line.split() for line in table(stats).splitlines()]
+    assert lines.count(["of", "them", "described", "1"]) == 2
+
+
+def test_one_value_has_one_bar(shards):
+    found = gather([shards]).summary("seconds")
+    assert (found.counts, found.edges) == ((10,), (0.0, 1.0))
+
+
+def test_a_folder_under_two_names_is_one(shards):
+    with pytest.raises(ValueError, match="each folder must be named once"):
+        gather([shards, f"{shards}/"])
+
+
+def test_names_cannot_write_to_the_terminal(make_sample, tmp_path):
+    sample = make_sample()
+    record = dataclasses.replace(sample.objects[0], category="car\x1b[2J\n")
+    write_shards([dataclasses.replace(sample, objects=(record,))], tmp_path)
+    text = table(gather([tmp_path]))
+    assert "\x1b" not in text
+    assert r"car\x1b[2J\n" in text
+
+
 def test_a_summary_is_what_numpy_says():
     stats = DataStats()
     values = np.random.default_rng(0).exponential(3.0, 1000)
@@ -170,6 +203,18 @@ def test_plots_are_drawn_and_replaced_only_when_told(make_sample, tmp_path):
     with pytest.raises(FileExistsError, match="--overwrite"):
         prepare(tmp_path / "plots")
     draw(stats, prepare(tmp_path / "plots", overwrite=True), overwrite=True)
+
+
+def test_plots_of_what_has_no_text_and_no_edits_are_drawn(make_sample, tmp_path):
+    sample = make_sample()
+    write_shards(
+        [dataclasses.replace(sample, paragraph=Paragraph("", ()), objects=(), edits=(), phrasings=())], tmp_path / "a"
+    )
+    files = prepare(tmp_path / "plots")
+    draw(gather([tmp_path / "a"]), files)
+    with Image.open(files["counts"]) as picture:
+        # One panel of three: of objects and edits there are none.
+        assert picture.width < picture.height
 
 
 def test_a_file_in_the_place_of_the_plots_folder_is_refused(tmp_path):

@@ -129,3 +129,31 @@ def test_wrong_words_are_refused_in_one_sentence(
     captured = capsys.readouterr()
     assert (captured.out, captured.err.count("\n")) == ("", 1)
     assert needle in captured.err
+
+
+def test_a_damaged_index_is_told_and_written_anew_when_asked(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(scenes / "train", folder)
+    right = (folder / "index.json").read_bytes()
+    (folder / "index.json").write_bytes(right[:-100])
+    words = ["vplm", "check", str(folder)]
+    assert main(words) == 1
+    out = capsys.readouterr().out
+    assert "4 samples" in out
+    assert "error: index.json: " in out
+    assert main([*words, "--reindex"]) == 0
+    assert "wrote index.json anew (1 shard, 4 samples); the former one is kept as index.json.old-1" in (
+        capsys.readouterr().err
+    )
+    assert (folder / "index.json").read_bytes() == right
+    assert main([*words, "--reindex"]) == 0
+    assert "index.json is right as it is" in capsys.readouterr().err
+
+
+def test_shards_whose_checksum_was_another_are_named_when_an_index_is_written_anew(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vplm", "check", str(damaged), "--reindex"]) == 1
+    assert "had another checksum in the former index: damaged, unless somebody rewrote it" in capsys.readouterr().err

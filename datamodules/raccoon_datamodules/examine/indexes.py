@@ -69,11 +69,11 @@ def open_folder(folder: str | Path) -> OpenedFolder:
     except (ValueError, OSError) as err:
         if not tars:
             raise
-        return _from_tars(tars, _why(err, folder))
+        return _from_tars(tars, *_why(err, folder))
     if tars and not any((Path(index.base) / shard.name).exists() for shard in listed):
         names = f"{listed[0].name}{' and others' if len(listed) > 1 else ''}"
         anew = f"`raccoon vplm check {folder} --reindex` writes it anew"
-        return _from_tars(tars, f"lists {names}, but none of the tars that lie there; {anew}")
+        return _from_tars(tars, f"lists {names}, but none of the tars that lie there", anew)
     return _with_replaced(index, listed)
 
 
@@ -100,24 +100,28 @@ def _tars(folder: str | Path) -> list[Path]:
     return sorted(path for path in base.glob("[!.]*.tar") if path.is_file()) if base.is_dir() else []
 
 
-def _why(err: Exception, folder: str | Path) -> str:
+def _why(err: Exception, folder: str | Path) -> tuple[str, str]:
+    """What is wrong with an index, and what to do."""
     if isinstance(err, FileNotFoundError):
-        return f"is not there; `raccoon vplm check {folder} --reindex` makes it"
+        return "is not there", f"`raccoon vplm check {folder} --reindex` makes it"
     if isinstance(err, OSError):
-        return f"cannot be read: {err}"
+        return f"cannot be read: {err}", ""
     base, name = split_index(folder)
-    return str(err).removeprefix(f"{Path(base) / name} ")
+    return str(err).removeprefix(f"{Path(base) / name} "), ""
 
 
-def _from_tars(tars: Sequence[Path], reason: str) -> OpenedFolder:
-    problems = [_error(INDEX_NAME, f"{reason}; {_FROM_TARS}")]
+def _from_tars(tars: Sequence[Path], reason: str, advice: str) -> OpenedFolder:
+    problems: list[Problem] = []
     found: list[Index] = []
     for path in tars:
         built = attempt(lambda at=path: Index.build(at.parent, names=[at.name]))  # type: ignore[misc]
         if isinstance(built, Index):
             found.append(built)
         else:
-            problems.append(_error(path.name, f"its samples cannot be checked: {built[1]}"))
+            why = built[1].removeprefix(f"{path} cannot be indexed: ")
+            problems.append(_error(path.name, f"its samples cannot be checked: {why}"))
+    rest = "; ".join(filter(None, (advice, _FROM_TARS))) if found else "no tar here can be read as a shard either"
+    problems.insert(0, _error(INDEX_NAME, f"{reason}; {rest}"))
     shards = tuple(shard for index in found for shard in index.shards)
     return OpenedFolder(Index(found[0].split if found else "", shards, str(tars[0].parent)), tuple(problems), False)
 

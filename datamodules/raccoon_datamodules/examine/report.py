@@ -26,7 +26,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.shard, self.key, self.member) if part)
-        return f"{where}: {self.reason}" if where else self.reason
+        return printable(f"{where}: {self.reason}" if where else self.reason)
 
 
 @dataclass(slots=True)
@@ -104,6 +104,11 @@ class CheckReport:
         lines = [f"{first}{verdict}", *(f"{p.severity}: {p}" for p in self.problems)]
         unlisted = self.num_errors + self.num_warnings + self.num_notes - len(self.problems)
         return "\n".join([*lines, f"and {unlisted} more"] if unlisted else lines)
+
+
+def printable(text: str) -> str:
+    """The text in one line, with escapes for what would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def counted(number: int, what: str, plural: str | None = None) -> str:

@@ -4,6 +4,7 @@ Only the records of a sample are read (`meta.json`, `paragraph.json`, `edits.jso
 masks: the area of a mask stands in its record. So it takes seconds where a check takes hours, and works over HTTP.
 """
 
+import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from raccoon_datamodules import members
 from raccoon_datamodules.annotate.statistics import PAPER, paragraph_words
 from raccoon_datamodules.faults import attempt
 from raccoon_datamodules.members import object_suffix
+from raccoon_datamodules.places import is_url
 from raccoon_datamodules.sources import ShardSource
 from raccoon_datamodules.view import MemberView
 
@@ -86,6 +88,16 @@ class DataStats:
         """Objects with a record."""
         return len(self.values["area"])
 
+    @property
+    def num_described(self) -> int:
+        """Clips with a text: of the whole video, or of an object."""
+        return len(self.values["paragraph_words"])
+
+    @property
+    def num_described_objects(self) -> int:
+        """Objects with a description of their own."""
+        return len(self.values["object_words"])
+
     def array(self, name: str) -> NDArray[np.float64]:
         """All numbers of a measure, float64 [n]."""
         return np.array(self.values[name], dtype=np.float64)
@@ -118,7 +130,9 @@ class DataStats:
                 {"folder": name, "split": self.splits[name], "clips": count} for name, count in self.folders.items()
             ],
             "num_clips": self.num_clips,
+            "num_described": self.num_described,
             "num_objects": self.num_objects,
+            "num_described_objects": self.num_described_objects,
             "num_inpainted": self.num_inpainted,
             "num_unreadable": self.num_unreadable,
             "distributions": {name: found and found.to_json() for name, found in summaries.items()},
@@ -134,14 +148,15 @@ class DataStats:
 def gather(folders: Sequence[str | Path], *, progress: Progress | None = None) -> DataStats:
     """Read the records of every sample of some folders (or addresses); ``progress`` is called with (done, all).
 
-    A sample that cannot be read is counted and left out, the first ten with their reasons.
+    A sample that cannot be read is counted and left out, the first ten with their reasons. Words are counted where
+    there is a description: what nobody has described yet says nothing about how much is said.
 
     Raises:
         FileNotFoundError: if a folder or its index is not there.
         ValueError: if an index cannot be read, or a folder is named twice.
     """
     names = [str(folder) for folder in folders]
-    if len(set(names)) < len(names):
+    if len({name if is_url(name) else os.path.realpath(name) for name in names}) < len(names):
         raise ValueError(f"each folder must be named once, got {', '.join(names)}")
     sources = [ShardSource(folder) for folder in folders]
     total = sum(len(source.index) for source in sources)
@@ -185,21 +200,25 @@ def _take(stats: DataStats, source: ShardSource, shard: int, sample: int) -> Non
     values["phrasings"].append(len(phrasings))
     values["edits"].append(len(kinds))
     values["megabytes"].append(sum(entry.length for entry in entries) / 1e6)
-    values["paragraph_words"].append(paragraph_words(paragraph))
-    values["description_words"].append(len(paragraph.description.split()))
+    if paragraph.description or any(one.description for one in paragraph.objects):
+        values["paragraph_words"].append(paragraph_words(paragraph))
+        values["description_words"].append(len(paragraph.description.split()))
     stats.counts["size"][f"{meta.width}x{meta.height}"] += 1
     stats.counts["edit"].update(kinds)
     for info in infos:
         seen = info.area[info.area > 0]
         values["area"].append(100 * float(seen.mean()) / (meta.width * meta.height) if seen.size else 0.0)
         values["visible"].append(100 * seen.size / meta.num_frames)
-        values["object_words"].append(len(info.description.split()))
+        if info.description:
+            values["object_words"].append(len(info.description.split()))
         stats.counts["category"][info.category or "(none)"] += 1
         stats.num_inpainted += object_suffix("inpainted", info.id).lower() in there
 
 
 def _edges(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     low, high = float(values.min()), float(values.max())
+    if low == high:
+        return np.array([low - 0.5, low + 0.5])
     if (values == np.rint(values)).all():
         # Bins of equally many whole numbers; otherwise some would hold one number more and look like a peak.
         width = max(1, int(np.ceil((high - low + 1) / bins)))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _HERE, _PAPER, _INK = "#4c6a8f", "#c1440e", "#333333"
 _COLUMNS = 3
+_OF_OBJECTS = ("area", "visible", "object_words")
 _LISTED = 15
 
 
@@ -51,16 +52,22 @@ def _figure() -> type["Figure"]:
 
 
 def _distributions(stats: DataStats) -> "Figure":
-    found = {name: summary for name in MEASURES if (summary := stats.summary(name, bins=30)) is not None}
+    # What is 0 everywhere (phrasings, edits) is told by the table.
+    summaries = {name: stats.summary(name, bins=30) for name in MEASURES}
+    found = {name: summary for name, summary in summaries.items() if summary is not None and summary.max > 0}
     rows = -(-len(found) // _COLUMNS)
     figure = _figure()(figsize=(4 * _COLUMNS, 2.6 * rows), layout="constrained")
     for axes, (name, summary) in zip(figure.subplots(rows, _COLUMNS, squeeze=False).flat, found.items(), strict=False):
         _plain(axes)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel("objects" if name in _OF_OBJECTS else "clips", fontsize=8, color=_INK)
         if summary.min == summary.max:
             # One value: a narrow bar in the middle of an axis that begins at 0.
             axes.bar(summary.mean, summary.count, width=0.1 * (summary.mean or 1), color=_HERE)
-            axes.set_xlim(0, 2 * (summary.mean or 1))
+            axes.set_xlim(0, max(2 * (summary.mean or 1), 1.1 * PAPER_MEANS.get(name, 0)))
         else:
+            is_whole = all((edge - 0.5).is_integer() for edge in summary.edges)
+            axes.xaxis.get_major_locator().set_params(integer=is_whole)
             axes.stairs(summary.counts, summary.edges, fill=True, color=_HERE)
         axes.set_title(MEASURES[name], fontsize=10, color=_INK)
         axes.axvline(summary.mean, color=_INK, linewidth=1, label=f"mean {summary.mean:.4g}")
@@ -76,9 +83,11 @@ def _distributions(stats: DataStats) -> "Figure":
 
 
 def _counts(stats: DataStats) -> "Figure":
-    figure = _figure()(figsize=(4 * len(COUNTS), 4.5), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(COUNTS)), COUNTS.items(), strict=True):
+    shown = {name: title for name, title in COUNTS.items() if stats.counts[name]}
+    figure = _figure()(figsize=(4 * len(shown), 4.5), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown.items(), strict=True):
         _plain(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(title, fontsize=10, color=_INK)
         listed = stats.counts[name].most_common(_LISTED)[::-1]
         bars = axes.barh([_label(label) for label, _ in listed], [count for _, count in listed], color=_HERE)

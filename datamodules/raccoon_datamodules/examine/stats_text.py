@@ -3,7 +3,7 @@
 from collections import Counter
 
 from raccoon_datamodules.annotate.statistics import PAPER
-from raccoon_datamodules.examine.report import counted
+from raccoon_datamodules.examine.report import counted, printable
 from raccoon_datamodules.examine.stats import COUNTS, MEASURES, PAPER_MEANS, DataStats
 
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -20,21 +20,28 @@ def sparkline(counts: tuple[int, ...]) -> str:
 
 def table(stats: DataStats) -> str:
     """Everything, as a text of some forty lines of at most 120 columns."""
-    blocks = [_totals(stats), _distributions(stats)]
+    blocks = [_totals(stats)]
+    if stats.num_clips:
+        blocks.append(_distributions(stats))
     blocks += [_counts(COUNTS[name], counter) for name, counter in stats.counts.items() if counter]
     if stats.num_unreadable:
         more = stats.num_unreadable - len(stats.unreadable)
-        lines = [f"{counted(stats.num_unreadable, 'sample')} could not be read:", *stats.unreadable]
+        lines = [f"{counted(stats.num_unreadable, 'sample')} could not be read:", *map(printable, stats.unreadable)]
         blocks.append("\n".join([*lines, f"and {more} more"] if more else lines))
     return "\n\n".join(blocks)
 
 
 def _totals(stats: DataStats) -> str:
+    def described(number: int, of: int) -> list[tuple[str, str, str]]:
+        return [("  of them described", f"{number}", "")] if number < of else []
+
     rows = [(f"{folder} ({stats.splits[folder]})", f"{count}", "") for folder, count in stats.folders.items()]
     rows = [
         *(rows if len(rows) > 1 else []),
         ("clips", f"{stats.num_clips}", f"{PAPER.num_videos / 1000:.1f}K"),
+        *described(stats.num_described, stats.num_clips),
         ("objects with a mask", f"{stats.num_objects}", f"{PAPER.num_objects / 1000:.1f}K"),
+        *described(stats.num_described_objects, stats.num_objects),
         ("inpainted clips", f"{stats.num_inpainted}", ""),
     ]
     wide = max(len(row[0]) for row in rows)
@@ -72,7 +79,7 @@ def _counts(title: str, counter: Counter[str]) -> str:
     top = listed[0][1]
     lines = [f"{title} ({len(counter)} different)"]
     for name, count in listed:
-        shown = name if len(name) <= wide else f"{name[: wide - 1]}…"
+        shown = printable(name if len(name) <= wide else f"{name[: wide - 1]}…")
         bar = "█" * round(_BAR * count / top) or "▏"
         lines.append(f"  {shown:<{wide}} {count:>9} {count / total:>6.1%}  {bar}")
     rest = total - sum(count for _, count in listed)

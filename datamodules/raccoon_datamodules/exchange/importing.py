@@ -7,6 +7,7 @@ one size. Boxes without masks are kept as they are in the sample's ``meta`` (`fo
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from raccoon_datamodules.writer import write_encoded
 
 Progress = Callable[[int, int], None]
 
+# What a folder of shards consists of.
+_OURS = re.compile(r"index\.json(\.old-\d+)?|[A-Za-z0-9_-][A-Za-z0-9._-]*\.tar|\.writing-.*|\.DS_Store")
 # Of what is passed over of a line that is too long.
 _PIECE = 1 << 20
 
@@ -71,13 +74,17 @@ def import_messages(
 
     Raises:
         FileNotFoundError: if the file is not there.
-        FileExistsError: if ``out`` holds shards and ``overwrite`` is False.
-        ValueError: if an argument is out of range, a list is damaged, or no line gives a sample.
+        FileExistsError: if ``out`` holds shards and ``overwrite`` is False, or anything else.
+        ValueError: if an argument is out of range, a list is damaged, the file is a folder, or no line gives a sample.
         OSError: if the disk is full or the place cannot be written.
     """
     file = Path(file)
+    if file.is_dir():
+        lists = ", ".join(sorted(path.name for path in file.glob("*.jsonl"))) or "none"
+        raise ValueError(f"{file} is a folder; name the JSONL to import (in it: {lists})")
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file} to import")
+    _check_out(Path(out))
     if not 0 <= crf <= 51:
         raise ValueError(f"crf must lie in 0 (best) to 51 (smallest), got {crf}")
     if max_frames is not None and max_frames < 1:
@@ -111,11 +118,20 @@ def import_messages(
         first = next(pending, None)
         if first is None:
             why = f"; the first: {report.problems[0]}" if report.problems else ", it is empty"
+            if file.suffix.lower() == ".json" and unit == "line":
+                why += "; a .json file holds one list of all, a .jsonl an object a line"
             raise ValueError(f"no {unit} of {file} gives a sample{why}")
         write_encoded(
             _chained(first, pending), out, split=split, samples_per_shard=samples_per_shard, overwrite=overwrite
         )
     return report
+
+
+def _check_out(out: Path) -> None:
+    """Shards go into a folder of their own: what else lies there is somebody's, and an index would be beside it."""
+    strange = sorted(path.name for path in out.iterdir() if not _OURS.fullmatch(path.name)) if out.is_dir() else []
+    if strange:
+        raise FileExistsError(f"{out} holds what no import wrote ({strange[0]}); choose another folder")
 
 
 def _chained(first: tuple[str, dict[str, bytes]], rest: Iterator[Any]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from raccoon_datamodules.examine.report import MAX_LISTED
+from raccoon_datamodules.examine.report import MAX_LISTED, printable
 from raccoon_datamodules.limits import MAX_MEMBER_BYTES, readable
 
 EXTRA_FIELD = "raccoon"
@@ -50,7 +50,7 @@ class ExchangeProblem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
+        return printable(f"{self.where}: {self.reason}")
 
 
 @dataclass(slots=True)
