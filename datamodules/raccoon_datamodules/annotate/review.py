@@ -56,6 +56,8 @@ function collect() {
     value.text = section.querySelector(".text").value.split("\\n");
     value.wish = section.querySelector(".wish").value.trim();
     value.replace = pairs(section.querySelector(".replace").value);
+    const lines = section.querySelector(".replace").value.split("\\n");
+    section.querySelector(".unread").hidden = lines.every((line) => !line.trim() || line.indexOf("=>") > 0);
     const first = JSON.stringify(JSON.parse(original).videos[Number(section.dataset.entry)]);
     section.classList.toggle("changed", JSON.stringify(value) !== first);
   }
@@ -152,7 +154,7 @@ def _section(
 <p><label>Wish to the model for this hundred:<textarea class="wish" rows="2">
 {_e(str(value.get("wish", "")))}</textarea></label></p>
 <p><label>Words to replace in this hundred, one "old =&gt; new" a line:<textarea class="replace" rows="2">
-{_e(replace)}</textarea></label></p>
+{_e(replace)}</textarea></label><span class="note unread" hidden>A line without "=&gt;" is not read.</span></p>
 <details><summary>Raw answers ({len(found.answers)})</summary>{answers}</details>
 </section>"""
 
