@@ -13,7 +13,7 @@ from raccoon_datamodules.limits import MAX_PIXELS, readable
 
 # Boxes that hold boxes, on the way to those that count samples; and where in the latter the count stands.
 _CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
-_COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}
+_COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # codespell:ignore trun
 
 
 def check_counts(data: bytes) -> None:

@@ -188,9 +188,9 @@ def test_announced_frames_are_found_wherever_they_stand(track):
 
 
 def test_announced_fragments_are_found():
-    fragment = boxes((b"moof", boxes((b"traf", boxes((b"trun", struct.pack(">II", 0, 1 << 30)))))))
+    run = (b"trun", struct.pack(">II", 0, 1 << 30))  # codespell:ignore trun
     with pytest.raises(ValueError, match="cannot hold the 1073741824 frames"):
-        video_claims.check_counts(fragment)
+        video_claims.check_counts(boxes((b"moof", boxes((b"traf", boxes(run))))))
 
 
 def test_the_same_words_within_pictures_mean_nothing():
