@@ -106,8 +106,17 @@ def test_the_model_is_shown_what_stands_and_asked_for_the_rest(fill):
     _, model = fill(sample(**HALF), "B")
     asked = model.asked[1][1]
     assert str(Paragraph("A scene as released.", (DOG, SHORE))) in asked
-    assert "one object is still to be described. Repeat the description of the video" in asked
+    assert "one object is still to be described. Repeat the description of the video, then list objects that" in asked
     assert "must be in your list:\n1. cat\n" in asked
+
+
+def test_a_clip_of_which_only_an_edit_stands_is_asked_about_like_any_other(fill):
+    whole = Paragraph("", (ObjectDescription("Cat (2)"),))
+    edit = EditPrompt("remove", "2", "Take the cat out.", whole, Paragraph(""))
+    found, model = fill(sample("", whole.objects, HALF["objects"][1:], (edit,)), Model.answer)
+    assert "is there already" not in model.asked[0][1]
+    assert found.edits[0].before.names == ("Cat",)
+    assert found.edits[0].after.names == ()
 
 
 def test_a_line_about_no_mask_is_asked_about_before_anything_is_written(fill):

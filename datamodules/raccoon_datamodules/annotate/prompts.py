@@ -60,15 +60,15 @@ def annotation_prompt(
         parts.append(f"An example of a good answer, about another video:\n{EXAMPLE}")
     else:
         parts.append(f"A good answer, about another video of this collection, corrected by a person:\n{corrected}")
-    if standing is not None:
+    if standing is not None and (standing.description or standing.objects):
         parts.append(f"A part of the text about this video is there already and stays as it is:\n{standing}")
         if num_missing:
             objects = f"{num_missing} objects are" if num_missing > 1 else "one object is"
-            head = (
-                "Repeat the description of the video" if standing.description else "Write the description of the video"
+            head = "Repeat" if standing.description else "Write"
+            parts.append(
+                f"At least {objects} still to be described. {head} the description of the video, then list objects "
+                "that are not described there, none of those again under another name."
             )
-            listed = "which list none of the objects described there again, under any name"
-            parts.append(f"At least {objects} still to be described. {head}, then your list, {listed}.")
         else:
             parts.append("Write the description of the whole video, which is missing, and leave the list empty.")
     if wish:
