@@ -4,8 +4,10 @@
     raccoon bench loader --clips FOLDER --out DIR    rendered scenes and real clips; writes loader.csv and loader.md
     raccoon bench loader --memory                    the slope of the memory over 10,000 samples
 
-All read the same bytes in one run and decode by the same functions; rounds take turns, the first is thrown away, and
-medians stand with their 20th and 80th percentiles. A missed target is printed as a miss and leaves the exit code alone.
+All read the same bytes in one run and decode by the same functions; readers take turns, and medians of rounds stand
+with their 20th and 80th percentiles. In each round a reader goes through all samples once before the clock starts, then
+through all of them while it runs, and its workers have more to do when it stops: otherwise a reader would be paid for
+what its workers did before. A missed target is printed as a miss and leaves the exit code alone.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 
 from raccoon_datamodules.bench_loader_data import Workload, clips_workload, synthetic_workload
-from raccoon_datamodules.bench_loader_readers import READERS, Bare, Ours, Reader
+from raccoon_datamodules.bench_loader_readers import READERS, Bare, Ours, Reader, batches_ahead
 from raccoon_datamodules.bench_loader_report import (
     Memory,
     Result,
@@ -47,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=_numbers, default=None, help="default 0, 1, 2, ... to the cores; quick 0,2")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="samples of a batch; default 8")
     parser.add_argument("--repeats", type=int, default=None, metavar="N", help="rounds; default 5, quick 1")
-    parser.add_argument("--passes", type=int, default=1, metavar="N", help="passes over the samples in a round")
+    parser.add_argument(
+        "--passes", type=int, default=1, metavar="N", help="passes over the samples that a round counts; default 1"
+    )
     parser.add_argument(
         "--memory",
         type=int,
@@ -116,29 +120,41 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_da
 
 def compare(load: Workload, *, workers: Sequence[int], batch: int, repeats: int, passes: int) -> Iterator[Result]:
     """Measure every reader with every number of workers on a workload; the bare loop has none."""
-    # Enough behind the batches that workers have ahead (`_pass`) to tell a rate.
-    num_samples = max(load.num_samples * passes // batch, _ahead(max(workers)) + 8) * batch
     readers: list[Reader] = []
+    windows: list[tuple[int, int]] = []
     for kind in READERS:
         for number in [0] if issubclass(kind, Bare) else workers:
-            readers.append(kind(load, num_samples=num_samples, batch_size=batch, num_workers=number))
+            skipped, counted = window(load.num_samples, batch=batch, num_workers=number, passes=passes)
+            windows.append((skipped, counted))
+            readers.append(kind(load, num_samples=skipped + counted, batch_size=batch, num_workers=number))
     rates: dict[int, list[float]] = {i: [] for i in range(len(readers))}
     firsts: dict[int, list[float]] = {i: [] for i in range(len(readers))}
     peaks = dict.fromkeys(range(len(readers)), 0)
-    for round_number in range(-1, repeats):
+    for round_number in range(repeats):
         for step in range(len(readers)):
             # Another one begins each round.
             i = (step + round_number) % len(readers)
-            rate, first, rss = _pass(readers[i])
-            if round_number >= 0 or repeats == 1:
-                rates[i].append(rate)
-                firsts[i].append(first)
+            rate, first, rss = _round(readers[i], skipped=windows[i][0])
+            rates[i].append(rate)
+            firsts[i].append(first)
             peaks[i] = max(peaks[i], rss)
     for i, reader in enumerate(readers):
         yield Result(
-            load.name, reader.name, reader.num_workers, num_samples, load.num_frames, batch,
+            load.name, reader.name, reader.num_workers, windows[i][1], load.num_frames, batch,
             _spread(rates[i]), _spread(firsts[i]), peaks[i],
         )  # fmt: skip
+
+
+def window(num_samples: int, *, batch: int, num_workers: int, passes: int) -> tuple[int, int]:
+    """(samples before the clock starts, samples that it counts) of a round: whole passes, since samples differ in cost.
+
+    What workers have ready when the clock starts and when it stops is the same up to a batch each, so some batches of
+    each worker must lie between.
+    """
+    ahead = batches_ahead(num_workers) * batch
+    skipped = max(1, -(-ahead // num_samples))
+    counted = max(passes, -(-4 * ahead // num_samples))
+    return skipped * num_samples, counted * num_samples
 
 
 def measure_memory(work: Path, num_samples: int) -> Memory:
@@ -182,33 +198,26 @@ def resident_bytes(pid: int | str = "self") -> int:
     return 0
 
 
-def _pass(reader: Reader) -> tuple[float, float, int]:
-    """(samples per second, seconds to the first batch, bytes of this process and its workers) of one pass.
+def _round(reader: Reader, *, skipped: int) -> tuple[float, float, int]:
+    """(samples per second, seconds to the first batch, bytes of this process and its workers) of one round.
 
-    With workers the clock starts behind the batches that they make before the first one arrives.
+    The clock starts when ``skipped`` samples have arrived and stops with the last of ``reader.num_samples``.
     """
     import multiprocessing
 
-    began = start = time.perf_counter()
+    began = start = stop = time.perf_counter()
     first = 0.0
-    done = counted = rss = 0
-    for number, size in enumerate(reader.batches()):
-        if not number:
-            first = time.perf_counter() - began
-        if number >= _ahead(reader.num_workers):
-            counted += size
-        elif number == _ahead(reader.num_workers) - 1:
-            start = time.perf_counter()
+    done = at_start = rss = 0
+    for size in reader.batches():
+        stop = time.perf_counter()
         done += size
-        if not rss and done * 2 >= reader.num_samples:
+        first = first or stop - began
+        if not rss and 2 * done >= skipped:
+            # Before the clock starts: it takes milliseconds, in which workers get ahead.
             rss = sum(resident_bytes(p.pid or 0) for p in multiprocessing.active_children()) + resident_bytes()
-    seconds = time.perf_counter() - start
-    return counted / seconds, first, rss
-
-
-def _ahead(num_workers: int) -> int:
-    """Batches that workers have under way while the first one is waited for, two each."""
-    return 2 * num_workers
+        if not at_start and done >= skipped:
+            at_start, start = done, stop
+    return (done - at_start) / (stop - start), first, rss
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ one sample after the other, and makes no batch.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,10 @@ from raccoon_datamodules.view import MemberView
 
 
 class Reader(ABC):
-    """One pass over ``num_samples`` samples of a workload, in batches of ``batch_size``."""
+    """``num_samples`` samples of a workload, pass after pass, in batches of ``batch_size``.
+
+    Workers are given more than that (`batches_ahead`), so that they work until the last of these samples has arrived.
+    """
 
     name: str
 
@@ -74,7 +77,7 @@ class Bare(Reader):
 
 
 class BareBatches(Bare):
-    """The bare loop, and its frames and masks as the float batches that training takes; nothing else."""
+    """The bare loop, and its frames and masks as the batches that the loader yields; nothing else."""
 
     name = "bare loop, batched"
 
@@ -99,12 +102,8 @@ class Ours(Reader):
     def batches(self) -> Iterator[int]:
         """See `Reader.batches`."""
         data = _datamodule(self.workload, batch_size=self.batch_size, num_workers=self.num_workers)
-        done = 0
-        for batch in data.train_dataloader():
-            done += len(batch.key)
-            yield len(batch.key)
-            if done >= self.num_samples:
-                return
+        # An endless stream, whose workers are never done.
+        yield from _sizes(data.train_dataloader(), self.num_samples)
 
 
 class WebDataset(Reader):
@@ -119,9 +118,11 @@ class WebDataset(Reader):
         make = _Make(self.workload)
         stream = wds.WebDataset(urls, shardshuffle=False, empty_check=False).map(make.of_stream)
         stream = stream.batched(self.batch_size, collation_fn=make.batch)
-        # Whole passes, because one that is broken off leaves its tars open.
-        stream = stream.repeat(nepochs=-(-self.num_samples // self.workload.num_samples))
-        yield from _sizes(_loader(stream, None, self.num_workers))
+        # Whole passes, because one that is broken off here leaves its tars open; those of workers end with them.
+        wanted = self.num_samples + batches_ahead(self.num_workers) * self.batch_size
+        stream = stream.repeat(nepochs=-(-wanted // self.workload.num_samples) + min(1, self.num_workers))
+        loader = _loader(stream, None, self.num_workers)
+        yield from _sizes(loader, self.num_samples if self.num_workers else None)
 
 
 class Files(Dataset[P2VExample]):
@@ -156,7 +157,8 @@ class Folder(Reader):
         """See `Reader.batches`."""
         files = Files(self.workload)
         numbers = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-        numbers = [numbers[i % len(numbers)] for i in range(self.num_samples)]
+        wanted = self.num_samples + batches_ahead(self.num_workers) * self.batch_size
+        numbers = [numbers[i % len(numbers)] for i in range(wanted)]
         batches = [numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)]
         loader = DataLoader(
             files,
@@ -165,7 +167,7 @@ class Folder(Reader):
             collate_fn=_Make(self.workload).batch,
             worker_init_fn=one_thread,
         )
-        yield from _sizes(loader)
+        yield from _sizes(loader, self.num_samples)
 
 
 READERS: tuple[type[Reader], ...] = (Bare, BareBatches, Ours, WebDataset, Folder)
@@ -231,6 +233,11 @@ class _Make:
         return self._data.collate([Loaded(0, example) for example in examples])
 
 
+def batches_ahead(num_workers: int) -> int:
+    """Batches that workers have under way while one is waited for, two each."""
+    return 2 * num_workers
+
+
 def _datamodule(workload: Workload, *, batch_size: int, num_workers: int) -> P2VDataModule:
     return P2VDataModule(
         str(workload.shards),
@@ -247,6 +254,11 @@ def _loader(stream: Any, batch_size: int | None, num_workers: int) -> "DataLoade
     return DataLoader(stream, batch_size=batch_size, num_workers=num_workers, worker_init_fn=one_thread)
 
 
-def _sizes(loader: "DataLoader[Any]") -> Iterator[int]:
+def _sizes(loader: Iterable[Any], num_samples: int | None) -> Iterator[int]:
+    """The size of each batch until so many samples have come, or to the end."""
+    done = 0
     for batch in loader:
+        done += len(batch.key)
         yield len(batch.key)
+        if num_samples is not None and done >= num_samples:
+            return

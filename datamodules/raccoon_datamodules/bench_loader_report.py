@@ -37,7 +37,8 @@ class Machine:
 class Result:
     """One reader on one workload: samples per second and seconds to the first batch (20th, 50th, 80th percentile).
 
-    ``peak_bytes``: memory of the process and its workers in the middle of a pass, shared pages by their share.
+    ``num_samples``: what the clock counted. ``peak_bytes``: memory of the process and its workers shortly before,
+    shared pages by their share.
     """
 
     workload: str
@@ -153,17 +154,23 @@ def write_markdown(results: Sequence[Result], resume: Resume, path: Path, *, mac
         "",
         "All readers read the same bytes and decode by the same functions; their rounds took turns. `bare decode loop` "
         "reads members by offset and decodes the frames that are asked for, and makes neither examples nor batches; "
-        "`bare loop, batched` then makes of them the float batches that training takes. "
+        "`bare loop, batched` then makes batches of them. "
         "`webdataset` streams whole tars; `folder of files` is a map-style data set over the same members as loose "
-        "files. Rates are medians (20th to 80th percentile) of rounds; with workers the clock starts "
-        "behind the batches that they make before the first one arrives. Memory is of all processes, "
-        "shared pages by their share.",
+        "files. Everybody's batches are alike, 8-bit pixels and masks: training makes floats of them on the device, "
+        "after the transfer, and nobody's time holds that.",
+        "",
+        "Rates are medians (20th to 80th percentile) of rounds. In a round a reader goes through all samples, the "
+        "clock starts, and it goes through all again: whole passes, because samples differ in what they cost. What "
+        "it takes to begin is the time to the first batch. Workers have more to do than is counted, for every reader "
+        "alike, so that when the clock stops they are as far ahead as when it started: a reader whose pass ended with "
+        "the clock would be paid for batches that were made before. Memory is of all processes, before the clock "
+        "starts, shared pages by their share.",
         "",
     ]
     for name in dict.fromkeys(result.workload for result in results):
         own = [result for result in results if result.workload == name]
         lines += [
-            f"## {name}: {own[0].num_samples} samples a round, {own[0].num_frames} frames each, batches of "
+            f"## {name}: {_counted(own)} samples counted a round, {own[0].num_frames} frames each, batches of "
             f"{own[0].batch_size}",
             "",
             "| reader | workers | samples/s | frames/s | of bare | first batch, s | memory, MB |",
@@ -178,6 +185,12 @@ def write_markdown(results: Sequence[Result], resume: Resume, path: Path, *, mac
         lines.append("")
     lines += [f"- {verdict}" for verdict in [*judge(results, cores=machine.cores), str(resume)]]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _counted(results: Sequence[Result]) -> str:
+    """How many samples, which may be more with many workers."""
+    fewest, most = (f(result.num_samples for result in results) for f in (min, max))
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def _share(result: Result, results: Sequence[Result]) -> str:

@@ -13,8 +13,9 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -227,7 +228,30 @@ def check_seed(seed: int) -> int:
 
 def _philox(seed: int, purpose: str, *counters: int) -> np.random.Philox:
     # Word 0 of the counter runs while numbers are drawn; the others say what they are for.
-    stream = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
-    counter = [0, *counters, *[0] * (3 - len(counters))]
-    key = np.array([check_seed(seed), stream], dtype=np.uint64)
-    return np.random.Philox(counter=np.array(counter, dtype=np.uint64), key=key)
+    counter = np.array([0, *counters, *[0] * (3 - len(counters))], dtype=np.uint64)
+    key = np.array([check_seed(seed), _stream(purpose)], dtype=np.uint64)
+    # Given only these two, it would draw a seed from the operating system first, and not use it: half of its cost.
+    found = np.random.Philox(_UNSEEDED)  # type: ignore[arg-type]  # an ISeedSequence, which numpy's types leave out
+    found.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": counter, "key": key},
+        "buffer": _EMPTY,
+        "buffer_pos": len(_EMPTY),
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return found
+
+
+@lru_cache(maxsize=256)
+def _stream(purpose: str) -> int:
+    return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
+
+
+class _Unseeded(np.random.bit_generator.ISeedSequence):
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        return np.zeros(n_words, dtype=dtype)
+
+
+_UNSEEDED = _Unseeded()
+_EMPTY = np.zeros(4, dtype=np.uint64)

@@ -127,7 +127,7 @@ class P2VDataModule(VplmDataModule[P2VExample | CachedP2V, P2VBatch | P2VLatentB
             RuntimeError: if the cache lacks a sample and ``cache_miss`` is "error".
         """
         values = [one.value for one in loaded if one.value is not None]
-        ordinal = torch.tensor([one.ordinal for one in loaded], dtype=torch.int64)
+        ordinal = torch.from_numpy(np.array([one.ordinal for one in loaded], dtype=np.int64))
         lacking = [one.plan.key for one in values if isinstance(one, CachedP2V) and one.features is None]
         if lacking and self.cache is not None:
             raise self.cache.missing(lacking)

@@ -144,7 +144,7 @@ class V2PDataModule(VplmDataModule[EncodedExample, V2PBatch]):
             attention_mask=texts.attention_mask,
             task=[value.plan.task for value in values],
             key=[value.plan.key for value in values],
-            ordinal=torch.tensor([one.ordinal for one in loaded], dtype=torch.int64),
+            ordinal=torch.from_numpy(np.array([one.ordinal for one in loaded], dtype=np.int64)),
         )
 
     def is_cached(self, example: EncodedExample) -> bool:

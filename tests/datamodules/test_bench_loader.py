@@ -47,6 +47,52 @@ def test_readers_read_in_workers_too(load, reader):
     assert sum(reader(load, num_samples=8, batch_size=2, num_workers=2).batches()) >= 8
 
 
+@pytest.mark.parametrize("workers", [0, 2, 16])
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_round_counts_whole_passes_and_begins_behind_what_workers_have_ahead(workers, batch):
+    skipped, counted = bench_loader.window(24, batch=batch, num_workers=workers, passes=1)
+    assert (skipped % 24, counted % 24) == (0, 0)
+    assert skipped >= max(24, 2 * workers * batch)
+    assert counted >= max(24, 8 * workers * batch)
+
+
+def test_more_passes_are_counted_where_they_are_asked_for():
+    assert bench_loader.window(24, batch=2, num_workers=2, passes=3) == (24, 72)
+
+
+def test_the_clock_of_a_round_runs_from_the_last_skipped_sample_to_the_last(load, monkeypatch):
+    times = iter([0.0, 1.0, 3.0, 5.0])
+
+    class Clock:
+        perf_counter = staticmethod(lambda: next(times))
+
+    class Three(Bare):
+        def batches(self):
+            yield from (2, 2, 2)
+
+    monkeypatch.setattr(bench_loader, "time", Clock)
+    rate, first, rss = bench_loader._round(Three(load, num_samples=6, batch_size=2, num_workers=0), skipped=4)
+    assert (rate, first) == (1.0, 1.0)
+    assert rss >= 0
+
+
+@pytest.mark.parametrize("reader", READERS[2:], ids=lambda kind: kind.name)
+def test_workers_have_more_to_do_than_is_counted(load, monkeypatch, reader):
+    import raccoon_datamodules.bench_loader_readers as readers
+
+    taken = []
+
+    def sizes(loader, num_samples):
+        for batch, _ in zip(loader, range(8), strict=False):
+            taken.append(len(batch.key))
+        yield num_samples
+
+    monkeypatch.setattr(readers, "_sizes", sizes)
+    assert list(reader(load, num_samples=9, batch_size=3, num_workers=2).batches()) == [9]
+    # Three batches are counted, and each of two workers has two more.
+    assert len(taken) >= 3 + readers.batches_ahead(2)
+
+
 def test_the_loose_files_are_the_members_of_the_shards(load):
     source = ShardSource(load.shards)
     files = {path.name: path.read_bytes() for path in load.folder.iterdir()}

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import pickle
 from collections import Counter
@@ -154,6 +155,17 @@ def test_draws_belong_to_seed_ordinal_purpose_and_attempt():
     assert np.array_equal(draw(1, 2, "task").random(4), first)
     others = [draw(2, 2, "task"), draw(1, 3, "task"), draw(1, 2, "frames"), draw(1, 2, "task", attempt=1)]
     assert all(not np.array_equal(other.random(4), first) for other in others)
+
+
+@pytest.mark.parametrize(("seed", "ordinal"), [(0, 0), (7, 10**12), (2**64 - 1, 5)])
+def test_draws_are_those_of_a_philox_with_this_counter_and_key(seed, ordinal):
+    stream = int.from_bytes(hashlib.blake2b(b"train/task", digest_size=8).digest(), "little")
+    key, counter = (np.array(words, dtype=np.uint64) for words in ([seed, stream], [0, ordinal, 2, 0]))
+    wanted = np.random.Generator(np.random.Philox(counter=counter, key=key))
+    found = draw(seed, ordinal, "train/task", attempt=2)
+    assert np.array_equal(found.random(5), wanted.random(5))
+    assert np.array_equal(found.integers(1 << 20, size=7), wanted.integers(1 << 20, size=7))
+    assert pickle.loads(pickle.dumps(found)).random() == wanted.random()
 
 
 def test_draws_of_neighbouring_ordinals_do_not_overlap():
