@@ -61,6 +61,8 @@ def shipped_kernels(arch: int) -> tuple[ShippedKernel, ...]:
         triton_counts,
         triton_kmeans,
         triton_kmeans_centre,
+        triton_kmeans_lloyd,
+        triton_kmeans_membership,
         triton_pool,
         triton_strips,
         triton_superpixel,
@@ -69,7 +71,8 @@ def shipped_kernels(arch: int) -> tuple[ShippedKernel, ...]:
 
     kernels: dict[object, ShippedKernel] = {}
     modules = (triton_superpixel, triton_superpixel_general, triton_counts, triton_pool, triton_kmeans)
-    with assumed_capability(arch), _recorded(triton_cells, triton_strips, triton_kmeans_centre, *modules) as launches:
+    parts = (triton_cells, triton_strips, triton_kmeans_centre, triton_kmeans_lloyd, triton_kmeans_membership)
+    with assumed_capability(arch), _recorded(*parts, *modules) as launches:
         for setting, run in _runs(*modules):
             del launches[:]
             run()
@@ -85,11 +88,13 @@ def _runs(
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     num_superpixels = _SUPERPIXEL_GRID[0] * _SUPERPIXEL_GRID[1]
     labels = torch.zeros(_FRAMES, _SIDE, _SIDE, dtype=torch.int32)
-    for channels in (3, 64):
+    # Colours, colours with places as the clustering of V2P takes them, and features.
+    for channels in (3, 5, 64):
         shared = torch.zeros(_FRAMES, num_superpixels, channels)
         pixel_counts = torch.ones(_FRAMES, num_superpixels, dtype=torch.int32)
         # uint8 is what frames are; nothing makes 64 channels of it.
-        for dtype in (torch.float32, torch.bfloat16, torch.uint8)[: 3 if channels == 3 else 2]:
+        dtypes = {3: (torch.float32, torch.bfloat16, torch.uint8), 5: (torch.float32,)}
+        for dtype in dtypes.get(channels, (torch.float32, torch.bfloat16)):
             x = torch.zeros(_FRAMES, channels, _SIDE, _SIDE, dtype=dtype)
             name = f"{_TYPES[dtype]} C={channels}"
             yield name, partial(superpixel.superpixel_mean_grid, x, labels, _SUPERPIXEL_GRID)

@@ -27,7 +27,11 @@ def update_centroids(
     BLOCK_P: tl.constexpr,
     COUNTS_IN_SUMS: tl.constexpr,
 ):
-    """Add all programs' sums of one clip and move its centroids."""
+    """Add all programs' sums of one clip and move its centroids.
+
+    A point that is not a number may lie nearest to a cluster beyond k: behind the centroids there must be room for
+    BLOCK_K of them.
+    """
     clusters = tl.arange(0, BLOCK_K)
     features = tl.arange(0, BLOCK_D)
     flat = tl.arange(0, BLOCK_K * BLOCK_D)
@@ -88,5 +92,8 @@ def update_centroids(
                     tl.debug_barrier()
 
     difference = tl.where(is_element, means - old, 0.0)
+    if BLOCK_K * BLOCK_D < 1024:
+        # Few elements for 256 threads: several hold the same ones, and all must have read what one of them overwrites.
+        tl.debug_barrier()
     tl.store(target, means, mask=is_element)
     tl.store(shift_ptr, tl.max(tl.sum(difference * difference, axis=1), axis=0))
