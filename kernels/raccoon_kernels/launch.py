@@ -8,7 +8,7 @@ for one set of shapes and types; its answers are kept.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -17,19 +17,37 @@ from torch import Tensor
 Plan = TypeVar("Plan", bound=Callable[..., Any])
 
 _plans: list[Any] = []
+# Plans that a CUDA graph was captured with, by function and arguments: replays read their tensors.
+_captured: dict[tuple[Any, ...], Any] = {}
 # The compute capability times ten that plans are made for where there is no CUDA device: an H100's and an H200's.
 _assumed_capability = 90
 
 
+def is_capturing() -> bool:
+    """Tell whether what is launched now is captured in a CUDA graph instead of run."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 def planned(function: Plan) -> Plan:
-    """Keep the plans that a function makes, by its arguments, all of which must be hashable."""
+    """Keep the plans that a function makes, by its arguments, all of which must be hashable.
+
+    The last 64 are kept, and every one that a CUDA graph was captured with.
+    """
     kept = lru_cache(maxsize=64)(function)
     _plans.append(kept)
-    return kept  # type: ignore[return-value]
+
+    @wraps(function)
+    def plan(*arguments: Any) -> Any:
+        made = kept(*arguments)
+        if is_capturing():
+            _captured[kept, *arguments] = made
+        return made
+
+    return plan  # type: ignore[return-value]
 
 
 def forget_plans() -> None:
-    """Drop every plan: what stands in for a kernel must not outlive its purpose."""
+    """Drop every plan that no graph holds: what stands in for a kernel must not outlive its purpose."""
     for kept in _plans:
         kept.cache_clear()
 

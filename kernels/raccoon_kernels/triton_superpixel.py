@@ -55,9 +55,10 @@ def _add_anew(
     HW,
     W,
     BLOCK_S: tl.constexpr,
-    SUM_TYPE: tl.constexpr,
+    IS_INTEGER: tl.constexpr,
 ):
     """Compute the means of some superpixels from all pixels of their frames, channel by channel."""
+    SUM_TYPE: tl.constexpr = tl.int32 if IS_INTEGER else tl.float32
     for channel in range(first_channel, last_channel):
         total = tl.zeros([BLOCK_S], dtype=SUM_TYPE)
         count = tl.zeros([BLOCK_S], dtype=tl.int32)
@@ -72,7 +73,11 @@ def _add_anew(
                 hit = (rows[:, None] == (frame * S + label)[None, :]) & is_label[None, :]
                 total += tl.sum(tl.where(hit, x[None, :], 0), axis=1)
                 count += tl.sum(hit.to(tl.int32), axis=1)
-        means = tl.div_rn(total.to(tl.float32), tl.maximum(count, 1).to(tl.float32))
+        if IS_INTEGER:
+            # In float32 a sum above 16.7 million would be rounded before it is divided.
+            means = (total.to(tl.float64) / tl.maximum(count, 1).to(tl.float64)).to(tl.float32)
+        else:
+            means = tl.div_rn(total.to(tl.float32), tl.maximum(count, 1).to(tl.float32))
         tl.store(means_ptr + rows * C + channel, means, mask=is_row)
         tl.store(counts_ptr + rows, count, mask=is_row & (rows < tl.where(channel == 0, rows + 1, 0)))
 
@@ -128,7 +133,7 @@ def _superpixel_cells_combine_kernel(
             HW,
             W,
             BLOCK_S,
-            SUM_TYPE,
+            IS_INTEGER,
         )
     else:
         cell = (rows % S).to(tl.int32)
@@ -207,7 +212,7 @@ def _superpixel_strips_combine_kernel(
             HW,
             W,
             BLOCK_S,
-            SUM_TYPE,
+            IS_INTEGER,
         )
     else:
         channels = first_channel + tl.arange(0, BLOCK_C)
@@ -243,9 +248,16 @@ def grid_cell(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]
 
 def fits_grid(x: Tensor, grid: tuple[int, int]) -> bool:
     """Tell whether the grid path takes these pixels: tiles of moderate size, and exact sums of uint8 pixels."""
-    cell_h, cell_w = grid_cell(grid, *x.shape[2:])
-    # 255 * 2^16 is the greatest sum of uint8 pixels that float32 surely holds.
-    return 2 * cell_w <= 256 and (x.dtype != torch.uint8 or 4 * cell_h * cell_w <= 2**16)
+    height, width = x.shape[2:]
+    cell_h, cell_w = grid_cell(grid, height, width)
+    # A strip's tile of 256 columns would take more memory than a multiprocessor of an RTX 4090 has.
+    if 2 * cell_w > (256 if x.shape[1] <= CELLS_MAX_CHANNELS else 128):
+        return False
+    # What is added to a program's first address within its cells is counted in 32 bits.
+    if max(cell_h * x.stride(2), 256 * x.stride(3)) >= 2**31:
+        return False
+    # 255 * 2^16 is the greatest sum of uint8 pixels that float32 surely holds, and 2^31 what int32 does.
+    return x.dtype != torch.uint8 or (4 * cell_h * cell_w <= 2**16 and 255 * height * width < 2**31)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from raccoon_kernels.launch import Launch, planned
 
 # Labels with at least this many channels are sorted even where atomics are allowed.
 SORT_MIN_CHANNELS = 8
+# Frames are the second axis of the atomic kernel's grid, which CUDA limits.
+MAX_ATOMIC_FRAMES = 65535
 
 
 @triton.jit
@@ -52,8 +54,13 @@ def _superpixel_sorted_kernel(
         offset = (pixel // W) * stride_xh + (pixel % W) * stride_xw
         x = tl.load(x_base + offset[None, :], mask=valid[None, :] & (channels < C)[:, None], other=0)
         total += tl.sum(x.to(SUM_TYPE), axis=1)
-    divisor = tl.full([BLOCK_C], 1, dtype=tl.float32) * tl.maximum(end - start, 1).to(tl.float32)
-    tl.store(means_ptr + row * C + channels, tl.div_rn(total.to(tl.float32), divisor), mask=channels < C)
+    if IS_INTEGER:
+        # In float32 a sum above 16.7 million would be rounded before it is divided.
+        means = (total.to(tl.float64) / tl.maximum(end - start, 1).to(tl.float64)).to(tl.float32)
+    else:
+        divisor = tl.full([BLOCK_C], 1, dtype=tl.float32) * tl.maximum(end - start, 1).to(tl.float32)
+        means = tl.div_rn(total.to(tl.float32), divisor)
+    tl.store(means_ptr + row * C + channels, means, mask=channels < C)
 
 
 @triton.jit
@@ -121,30 +128,41 @@ def superpixel_mean_general(x: Tensor, labels: Tensor, num_superpixels: int) -> 
     is_integer = x.dtype == torch.uint8
     # Integer additions are exact in any order.
     needs_order = torch.are_deterministic_algorithms_enabled() and not is_integer
-    if needs_order or channels >= SORT_MIN_CHANNELS:
+    if needs_order or channels >= SORT_MIN_CHANNELS or num_frames > MAX_ATOMIC_FRAMES:
         return _sorted(x, labels, num_superpixels)
-    kind = torch.int32 if is_integer else torch.float32
+    kind = torch.float32
+    if is_integer:
+        kind = torch.int32 if 255 * height * width < 2**31 else torch.int64
     sums = torch.zeros(num_frames, num_superpixels, channels, dtype=kind, device=x.device)
     counts = torch.zeros(num_frames, num_superpixels, dtype=torch.int32, device=x.device)
+    launch = _atomic_launch(x.shape, x.stride(), num_superpixels, x.dtype, labels.dtype, x.device)
+    launch(x, labels, sums, counts)
+    divisor = counts.clamp(min=1)[..., None]
+    return (sums.double() / divisor).float() if is_integer else sums / divisor, counts
+
+
+@planned
+def _atomic_launch(
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    num_superpixels: int,
+    dtype: torch.dtype,  # each dtype and device is a plan of its own
+    label_dtype: torch.dtype,
+    device: torch.device,
+) -> Launch:
+    num_frames, channels, height, width = shape
     block = 1024
-    _superpixel_atomic_kernel[(triton.cdiv(height * width, block), num_frames)](
-        x,
-        labels,
-        sums,
-        counts,
-        *x.stride(),
-        num_superpixels,
-        channels,
-        height * width,
-        width,
-        BLOCK_P=block,
+    return Launch(
+        _superpixel_atomic_kernel,
+        (triton.cdiv(height * width, block), num_frames),
+        (*strides, num_superpixels, channels, height * width, width),
+        {"BLOCK_P": block},
         num_warps=4,
     )
-    return sums.float() / counts.clamp(min=1)[..., None], counts
 
 
 def _sorted(x: Tensor, labels: Tensor, num_superpixels: int) -> tuple[Tensor, Tensor]:
-    num_frames, channels, height, width = x.shape
+    num_frames, channels = x.shape[:2]
     rows = num_frames * num_superpixels
     firsts = torch.arange(num_frames, device=x.device)[:, None] * num_superpixels
     ids = labels.flatten(1).to(torch.int32 if rows < 2**31 - 1 else torch.int64)
@@ -153,29 +171,34 @@ def _sorted(x: Tensor, labels: Tensor, num_superpixels: int) -> tuple[Tensor, Te
     keys, order = keys.sort(stable=True)
     starts = torch.searchsorted(keys, torch.arange(rows + 1, device=x.device, dtype=keys.dtype))
     means = torch.empty(num_frames, num_superpixels, channels, dtype=torch.float32, device=x.device)
+    launch = _sorted_launch(x.shape, x.stride(), num_superpixels, x.dtype, x.device)
+    launch(x, order, starts, means)
+    return means, starts.diff().to(torch.int32).view(num_frames, num_superpixels)
+
+
+@planned
+def _sorted_launch(
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    num_superpixels: int,
+    dtype: torch.dtype,
+    device: torch.device,  # each device is a plan of its own
+) -> Launch:
+    num_frames, channels, height, width = shape
     block_c = min(32, triton.next_power_of_2(channels))
-    _superpixel_sorted_kernel[(rows, triton.cdiv(channels, block_c))](
-        x,
-        order,
-        starts,
-        means,
-        *x.stride(),
-        num_superpixels,
-        channels,
-        height * width,
-        width,
-        BLOCK_P=128,
-        BLOCK_C=block_c,
-        IS_INTEGER=x.dtype == torch.uint8,
+    return Launch(
+        _superpixel_sorted_kernel,
+        (num_frames * num_superpixels, triton.cdiv(channels, block_c)),
+        (*strides, num_superpixels, channels, height * width, width),
+        {"BLOCK_P": 128, "BLOCK_C": block_c, "IS_INTEGER": dtype == torch.uint8},
         num_warps=4,
     )
-    return means, starts.diff().to(torch.int32).view(num_frames, num_superpixels)
 
 
 def superpixel_mean_backward(grad_means: Tensor, labels: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:
     """Launch the backward: gradients of x [F, C, H, W] from those of the means [F, S, C] float32."""
     num_frames, _, channels = grad_means.shape
-    launch = _backward_launch(grad_means.shape, labels.shape, labels.dtype, dtype, labels.device)
+    launch = _backward_launch(grad_means.shape, labels.shape, grad_means.dtype, labels.dtype, dtype, labels.device)
     grad = grad_means.new_empty((num_frames, channels, *labels.shape[1:]), dtype=dtype)
     launch(grad_means.contiguous(), counts.contiguous(), labels.contiguous(), grad)
     return grad
@@ -185,7 +208,8 @@ def superpixel_mean_backward(grad_means: Tensor, labels: Tensor, counts: Tensor,
 def _backward_launch(
     means_shape: tuple[int, ...],
     label_shape: tuple[int, ...],
-    label_dtype: torch.dtype,  # each dtype and device is a plan of its own
+    means_dtype: torch.dtype,  # each dtype and device is a plan of its own
+    label_dtype: torch.dtype,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Launch:

@@ -11,6 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from raccoon_kernels.launch import planned
+
 # The counts of a cell are laid out for the matrix units: rows of a multiple of 32 clusters.
 CLUSTERS_PER_BLOCK = 32
 
@@ -55,7 +57,7 @@ def uniform_area(
     return lengths.pop() * rows.pop() * columns.pop()
 
 
-@lru_cache(maxsize=64)
+@planned
 def inverse_areas(
     frame_offsets: tuple[int, ...],
     feature_offsets: tuple[int, ...],
@@ -77,7 +79,7 @@ def inverse_areas(
     return areas.double().reciprocal().to(device, dtype)
 
 
-@lru_cache(maxsize=16)
+@planned
 def pixel_bags(height: int, width: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Flat pixel indices of every window in row order [n] int64, and where each window's begin [h*w] int32."""
     (tops, bottoms), (lefts, rights) = window_borders(height, h), window_borders(width, w)
