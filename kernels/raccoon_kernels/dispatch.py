@@ -11,14 +11,16 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, get_args
+from functools import cache, wraps
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 Backend = Literal["auto", "triton", "torch"]
 """The names that every op of this package accepts as `backend`."""
+
+Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 
 _log = logging.getLogger("raccoon_kernels")
 
@@ -92,6 +94,23 @@ def choose(op: str, backend: str, device: torch.device, *, unsupported: str | No
     choice = Choice("triton", f"{device.type} tensors") if obstacle is None else Choice("torch", obstacle)
     _log_once(op, choice)
     return choice
+
+
+def without_autocast(implementation: Implementation) -> Implementation:
+    """Run what an op stands for outside autocast, which would round the factors of its float32 sums to half precision.
+
+    The first argument of the implementation must be a tensor.
+    """
+
+    @wraps(implementation)
+    def run(*arguments: Any, **named: Any) -> Any:
+        device = next(iter((*arguments, *named.values()))).device.type
+        if not torch.is_autocast_enabled(device):
+            return implementation(*arguments, **named)
+        with torch.autocast(device, enabled=False):
+            return implementation(*arguments, **named)
+
+    return run  # type: ignore[return-value]
 
 
 def call(

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from raccoon_kernels.dispatch import choose
+from raccoon_kernels.dispatch import choose, without_autocast
 from raccoon_kernels.mgs_counts import scaled_weights, window_areas
+
+# A program of the backward kernel holds the gradients of all clusters; those of 65 do not fit into an A100.
+MAX_CLUSTERS = 64
 
 
 def _tokens_torch(features: Tensor, weights_Gk: Tensor, feature_offsets: Sequence[int]) -> Tensor:
@@ -33,6 +36,7 @@ def _clip_sums(values_tk: Tensor, feature_offsets: Sequence[int]) -> Tensor:
     return torch.stack([values_tk[a:b].sum(0) for a, b in pairwise(feature_offsets)])
 
 
+@without_autocast
 def run_pool_tokens(
     features: Tensor,
     counts: Tensor,
@@ -43,7 +47,7 @@ def run_pool_tokens(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weigh and add the features: tokens [B, k, d], the weights' sums [B, k] and whether each is above 0 [B, k]."""
-    unsupported = _unsupported(features.dtype)
+    unsupported = _unsupported(features.dtype, counts.shape[3])
     if choose("pool_tokens", backend, features.device, unsupported=unsupported).backend == "triton":
         from raccoon_kernels import triton_pool
 
@@ -56,8 +60,12 @@ def run_pool_tokens(
     return tokens, (masses * scale).to(weights.dtype), masses > 0
 
 
-def _unsupported(dtype: torch.dtype) -> str | None:
-    return "float64 runs on torch" if dtype == torch.float64 else None
+def _unsupported(dtype: torch.dtype, num_clusters: int) -> str | None:
+    if dtype == torch.float64:
+        return "float64 runs on torch"
+    if num_clusters > MAX_CLUSTERS:
+        return f"more than {MAX_CLUSTERS} clusters run on torch, got {num_clusters}"
+    return None
 
 
 def _token_scale(masses: Tensor, scale: float, normalize: bool) -> Tensor:
@@ -89,6 +97,7 @@ def _(
     )
 
 
+@without_autocast
 def run_pool_tokens_backward(
     grad_tokens: Tensor,
     counts: Tensor,
@@ -101,7 +110,8 @@ def run_pool_tokens_backward(
     backend: str,
 ) -> Tensor:
     """Spread the tokens' gradients over the cells: the gradient of the features [t, h, w, d]."""
-    if choose("pool_tokens", backend, counts.device, unsupported=_unsupported(dtype)).backend == "triton":
+    unsupported = _unsupported(dtype, counts.shape[3])
+    if choose("pool_tokens", backend, counts.device, unsupported=unsupported).backend == "triton":
         from raccoon_kernels import triton_pool
 
         area, inverse = window_areas(counts, image, frame_offsets, feature_offsets)

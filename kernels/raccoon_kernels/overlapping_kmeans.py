@@ -19,7 +19,6 @@ docs/differences.md. Nielsen and Nock 2014; Cleuziou 2008; Whang, Dhillon and Gl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -28,9 +27,10 @@ from torch import Tensor
 
 from raccoon_kernels import kmeans_variants
 from raccoon_kernels.checks import check_offsets, is_checked
-from raccoon_kernels.dispatch import call, choose
+from raccoon_kernels.dispatch import call, choose, without_autocast
 from raccoon_kernels.kmeans_lloyd import lloyd, nearest_clusters, squared_distances
 from raccoon_kernels.kmeans_seeding import seed_centroids, seed_clips
+from raccoon_kernels.launch import planned
 
 Algorithm = Literal["topv", "kl", "okm", "neo", "merge"]
 """The names that `overlapping_kmeans` accepts as `algorithm`."""
@@ -154,7 +154,7 @@ def _cluster_triton(
     return membership, placed, objectives, iterations
 
 
-@lru_cache(maxsize=16)
+@planned
 def _padded_rows(offsets: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """The clips' lengths [B], and the rows of each clip's points, then its last one again [B, L]."""
     borders = torch.tensor(offsets, device=device)
@@ -183,6 +183,7 @@ def _objective(points: Tensor, centroids: Tensor, membership: Tensor, algorithm:
     return distances.masked_fill_(~membership, 0).sum(dtype=torch.float64)
 
 
+@without_autocast
 def _run_overlapping_kmeans(
     points: Tensor,
     initial: Tensor | None,
@@ -296,6 +297,8 @@ def overlapping_kmeans(
             raise ValueError(
                 f"initial must be {expected[1:] if offsets is None else expected}, got {list(initial.shape)}"
             )
+        if initial.device != points.device:
+            raise ValueError(f"initial must be on the points' device {points.device}, got {initial.device}")
         initial = initial[None] if offsets is None else initial
     membership, centroids, objective, iterations = call(
         _overlapping_kmeans,

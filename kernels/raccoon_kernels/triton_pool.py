@@ -152,6 +152,9 @@ def _pool_tokens_bwd_kernel(
         cells = start + tl.arange(0, BLOCK_G)
         valid = cells < end
         weights = _load_weights(counts_ptr, cells, clusters, valid, stride_g, k, IS_PADDED)
+        if IS_PADDED:
+            # A copy of the counts need not have copied their padding, and no number times zero is no number.
+            weights = tl.where((clusters < k)[None, :], weights, 0.0)
         if not IS_UNIFORM:
             weights *= tl.load(inverse_ptr + cells, mask=valid, other=0.0)[:, None]
         total = multiply(weights, shared, A_TERMS, B_TERMS)
