@@ -27,6 +27,9 @@ from typing import Any
 
 PINNED_TRITON = "3.7.1"
 ARCHITECTURES = (90, 80)
+# Bytes that one program may take of a multiprocessor, by architecture; a launch that asks for more fails.
+# Source: CUDA C++ Programming Guide, technical specifications per compute capability.
+SHARED_LIMITS = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 _WIDE_LOAD = re.compile(r"\bLDG(?:STS)?\.\S*\b128\b|\bUBLKCP\b|\bUTMALDG\b")
 _RESOURCES = re.compile(r"REG:(\d+)\s+STACK:(\d+)\s+SHARED:(\d+)\s+LOCAL:(\d+)")
 
@@ -97,7 +100,7 @@ def compile_shipped(architectures: Sequence[int] = ARCHITECTURES) -> tuple[str, 
 
 
 def faults_of(compiled: Sequence[Compiled]) -> list[str]:
-    """Return a sentence for every configuration that does not compile, spills, or lacks the wide loads it expects."""
+    """Return a sentence for what does not compile, spills, is too large, or lacks the wide loads that it expects."""
     faults = []
     for entry in compiled:
         where = f"{entry.name} for sm_{entry.arch}"
@@ -106,6 +109,9 @@ def faults_of(compiled: Sequence[Compiled]) -> list[str]:
             continue
         if entry.stack_bytes:
             faults.append(f"{where} must keep its values in registers, {entry.stack_bytes} bytes spill to memory")
+        limit = SHARED_LIMITS.get(entry.arch)
+        if limit is not None and entry.shared_bytes > limit:
+            faults.append(f"{where} must fit into {limit} bytes of shared memory, it takes {entry.shared_bytes}")
         if entry.expects_wide_loads and not entry.num_wide_loads:
             faults.append(f"{where} must load 128 bits at a time, no such load is in its machine code")
     return faults
