@@ -119,6 +119,13 @@ def test_the_shipped_kernels_compile_for_sm_80_without_spills_and_with_wide_load
     judge_shipped(80)
 
 
+def test_what_takes_more_shared_memory_than_there_is_is_a_fault():
+    fits, too_large = Compiled("a", 90, shared_bytes=141312), Compiled("a", 89, shared_bytes=141312)
+    assert faults_of([fits]) == []
+    assert faults_of([too_large]) == ["a for sm_89 must fit into 101376 bytes of shared memory, it takes 141312"]
+    assert faults_of([Compiled("a", 70, shared_bytes=141312)]) == []
+
+
 def test_the_table_has_a_row_for_each_and_says_what_was_refused():
     lines = table([Compiled("a", 90, registers=64, num_wide_loads=8), Compiled("b", 80, error="K >= 16")])
     assert lines[2] == "| a | 90 | 64 | 0 | 0 | 0 | 8 | - |"

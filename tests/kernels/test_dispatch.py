@@ -91,3 +91,41 @@ assert float(means) == 1.0
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": "kernels", "OMP_NUM_THREADS": "1"})
+
+
+def test_the_package_imports_nothing_but_torch_and_the_standard_library():
+    program = """
+import sys
+import torch
+before = set(sys.modules)
+import raccoon_kernels
+from raccoon_kernels import checks, dispatch, launch, reference
+labels = torch.zeros(1, 4, 4, dtype=torch.int16)
+x = torch.ones(1, 1, 4, 4, requires_grad=True)
+means, _ = raccoon_kernels.superpixel_mean(x, labels, 1)
+membership = torch.ones(1, 1, 2, dtype=torch.bool)
+features = torch.ones(1, 2, 2, 3, requires_grad=True)
+tokens, _ = raccoon_kernels.mgs_pool(features, labels, membership)
+(means.sum() + tokens.sum()).backward()
+raccoon_kernels.overlapping_kmeans(torch.rand(9, 2), 2, 1)
+names = {name.partition(".")[0] for name in set(sys.modules) - before}
+foreign = names - sys.stdlib_module_names - {"torch", "raccoon_kernels"}
+assert not foreign, foreign
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": "kernels", "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("is_enabled", [False, True])
+def test_an_op_runs_outside_autocast_and_leaves_it_as_it_was(is_enabled):
+    seen = []
+
+    @dispatch.without_autocast
+    def product(a, b):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return a @ b
+
+    a = torch.rand(3, 3)
+    with torch.autocast("cpu", enabled=is_enabled):
+        assert product(a, b=a).dtype == torch.float32
+        assert torch.is_autocast_enabled("cpu") is is_enabled
+    assert seen == [False]

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raccoon_kernels import grid_weights, mgs_pool, reference
+from raccoon_kernels.dispatch import has_triton
 
 
 def make_inputs(frames, height, width, superpixels, k, bins, h, w, d, *, device="cpu", dtype=torch.float32, seed=0):
@@ -17,6 +19,7 @@ def make_inputs(frames, height, width, superpixels, k, bins, h, w, d, *, device=
 
 def relative_error(actual, expected):
     assert not actual.isnan().any()
+    actual, expected = actual.detach(), expected.detach()
     return float((actual.double().cpu() - expected.double().cpu()).norm() / expected.norm().cpu().clamp(min=1e-30))
 
 
@@ -69,7 +72,32 @@ def test_half_precision_features_are_summed_in_float32(place, dtype):
     assert relative_error(tokens, reference.mgs_pool(features, labels, membership)[0]) < 1e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("normalize", [True, False], ids=["mean", "product"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", SIZES[:4])
+def test_the_error_is_at_most_twice_that_of_plain_torch(place, size, dtype, normalize):
+    backend, device = place
+    features, labels, membership = make_inputs(*size, device=device, dtype=dtype)
+    features.requires_grad_()
+    upstream = torch.randn(size[4], size[8], generator=torch.Generator().manual_seed(5)).to(device)
+    exact = features.detach().double().requires_grad_()
+    expected, _ = reference.mgs_pool(exact, labels, membership, normalize=normalize)
+    weights = reference.grid_weights(labels, membership, tuple(features.shape[:3])).float().flatten(0, 2)
+    plain = weights.T @ features.flatten(0, 2).float()
+    if normalize:
+        plain = plain / weights.sum(0).clamp(min=1e-12)[:, None]
+    actual, _ = mgs_pool(features, labels, membership, normalize=normalize, backend=backend)
+    # What float32 rounds once is no error.
+    assert relative_error(actual, expected) <= 2 * max(relative_error(plain, expected), 6e-8)
+    if backend == "triton" and device == "cpu" and dtype != torch.float32:
+        return  # The interpreter cuts off what a half-precision number cannot hold, where a GPU rounds.
+    (expected,) = torch.autograd.grad(expected, exact, upstream.double())
+    (plain,) = torch.autograd.grad(plain, features, upstream)
+    (actual,) = torch.autograd.grad(actual, features, upstream)
+    assert relative_error(actual, expected) <= 2 * max(relative_error(plain, expected), 6e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("size", [SIZES[0], SIZES[2]])
 def test_the_features_gradient_equals_the_twins(place, size, dtype):
     backend, device = place
@@ -167,6 +195,122 @@ def test_non_contiguous_inputs_give_the_contiguous_result(place):
     assert torch.equal(actual, mgs_pool(features, labels, membership, backend=backend)[0])
 
 
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[1]])
+def test_inputs_at_any_address_give_the_same_tokens_and_gradients(place, unaligned, size):
+    backend, device = place
+    inputs = make_inputs(*size, device=device)
+
+    def tokens_and_gradient(features, labels, membership):
+        leaf = features.detach().requires_grad_()
+        tokens, _ = mgs_pool(leaf, labels, membership, backend=backend)
+        upstream = torch.ones_like(tokens)
+        return tokens, *(
+            torch.autograd.grad(tokens, leaf, g, retain_graph=True)[0] for g in (upstream, unaligned(upstream))
+        )
+
+    # The first call's plans are kept: they know that these lie at addresses divisible by 16.
+    expected = tokens_and_gradient(*inputs)
+    for moved in range(3):
+        actual = tokens_and_gradient(*(unaligned(one) if i == moved else one for i, one in enumerate(inputs)))
+        for one, other in zip(actual, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[1], SIZES[3]])
+def test_nothing_beyond_the_inputs_ends_is_read(place, poisoned, guard, size):
+    backend, device = place
+    features, labels, membership = make_inputs(*size, device=device)
+    expected, _ = reference.mgs_pool(features, labels, membership)
+    features = guard(features, float("nan")).requires_grad_()
+    tokens, _ = mgs_pool(features, guard(labels, 0), guard(membership, True), backend=backend)
+    assert relative_error(tokens, expected) < 1e-6
+    (gradient,) = torch.autograd.grad(tokens, features, guard(torch.ones_like(tokens), float("nan")))
+    assert not gradient.isnan().any()
+
+
+@pytest.mark.skipif(not has_triton(), reason="needs triton")
+@pytest.mark.parametrize("grid", [(1, 2, 2), (1, 1, 1)], ids=["by-columns", "by-windows"])
+def test_an_unchecked_bad_label_is_left_out_by_the_kernels(place, grid):
+    backend, device = place
+    if backend == "torch":
+        pytest.skip("torch's own bounds checks find it")
+    labels = torch.zeros(1, 16, 16, dtype=torch.int32, device=device)
+    labels[0, 0, 0], labels[0, 9, 9] = -1, 3
+    membership = torch.ones(1, 3, 2, dtype=torch.bool, device=device)
+    weights = grid_weights(labels, membership, grid, backend=backend, checked=False)
+    assert (weights * 256 / (grid[1] * grid[2])).sum((0, 1, 2)).tolist() == [254.0, 254.0]
+
+
+def test_one_pixel_is_one_token(place):
+    backend, device = place
+    labels = torch.zeros(1, 1, 1, dtype=torch.int16, device=device)
+    membership = torch.tensor([[[True, False]]], device=device)
+    features = torch.tensor([3.0, -4.0], device=device).view(1, 1, 1, 2)
+    tokens, valid = mgs_pool(features, labels, membership, backend=backend)
+    assert tokens.tolist() == [[3.0, -4.0], [0.0, 0.0]]
+    assert valid.tolist() == [True, False]
+
+
+def test_ids_that_skip_and_superpixels_without_pixels_weigh_nothing(place):
+    backend, device = place
+    features, labels, membership = make_inputs(2, 20, 20, 4, 5, 2, 2, 2, 8, device=device)
+    expected, _ = mgs_pool(features, labels, membership, backend=backend)
+    spread = torch.ones(2, 30, 5, dtype=torch.bool, device=device)
+    spread[:, 7 * torch.arange(4)] = membership
+    assert torch.equal(mgs_pool(features, labels * 7, spread, backend=backend)[0], expected)
+
+
+def test_autocast_changes_nothing(place):
+    backend, device = place
+    features, labels, membership = make_inputs(2, 20, 28, 12, 5, 2, 2, 4, 20, device=device)
+    features.requires_grad_()
+
+    def tokens_and_gradient():
+        tokens, _ = mgs_pool(features, labels, membership, backend=backend)
+        return tokens, torch.autograd.grad(tokens.square().sum(), features)[0]
+
+    expected = tokens_and_gradient()
+    with torch.autocast(device, dtype=torch.bfloat16):
+        actual = tokens_and_gradient()
+        assert torch.equal(
+            grid_weights(labels, membership, (2, 2, 4), backend=backend),
+            grid_weights(labels, membership, (2, 2, 4), backend=backend),
+        )
+    assert torch.equal(actual[0], expected[0])
+    assert torch.equal(actual[1], expected[1])
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_more_clusters_than_the_kernel_holds_are_pooled_by_torch(place, frames):
+    _, device = place
+    features, labels, membership = make_inputs(frames, 16, 16, 9, 65, frames, 2, 2, 4, device=device)
+    tokens, _ = mgs_pool(features.requires_grad_(), labels, membership)
+    assert relative_error(tokens, reference.mgs_pool(features, labels, membership)[0]) < 1e-6
+    tokens.sum().backward()
+    if has_triton():
+        with pytest.raises(RuntimeError, match="more than 64 clusters run on torch, got 65"):
+            mgs_pool(features, labels, membership, backend="triton")
+
+
+@pytest.mark.parametrize("image", [(8, 8), (9, 8)], ids=["equal", "ragged"])
+def test_what_lies_behind_the_counts_reaches_no_token_and_no_gradient(place, image):
+    backend, device = place
+    # In the layout of `grid_weights`, as a copy that leaves its padding out is.
+    rows = torch.full((2, 2, 2, 32), float("nan"), device=device)
+    counts = rows[..., :5]
+    counts.copy_(torch.randint(0, 9, (2, 2, 2, 5), generator=torch.Generator().manual_seed(0)))
+    features = torch.randn(2, 2, 2, 16, generator=torch.Generator().manual_seed(1)).to(device)
+    borders = (list(image), [0, 2], [0, 2], True)
+
+    def tokens_and_gradient(counted):
+        leaf = features.clone().requires_grad_()
+        tokens, masses, valid = torch.ops.raccoon.pool_tokens(leaf, counted, *borders, backend)
+        return tokens, masses, valid, torch.autograd.grad(tokens.square().sum(), leaf)[0]
+
+    for actual, expected in zip(tokens_and_gradient(counts), tokens_and_gradient(counts.contiguous()), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_a_nan_in_the_features_is_not_hidden(place):
     backend, device = place
     features, labels, membership = make_inputs(1, 16, 16, 4, 3, 1, 2, 2, 8, device=device)
@@ -225,11 +369,13 @@ def test_the_ops_pass_opcheck(place):
     opcheck(torch.ops.raccoon.grid_counts.default, (labels, membership, [2, 2], borders, borders, backend, True))
     for grid in ([2, 2], [3, 2]):
         opcheck(torch.ops.raccoon.grid_weights.default, (labels, membership, grid, borders, borders, backend, True))
-    counts = torch.ones(2, 2, 2, 2, device=device)
-    opcheck(
-        torch.ops.raccoon.pool_tokens.default,
-        (features.requires_grad_(), counts, [8, 8], borders, borders, True, backend),
-    )
+    counts, constants = torch.ones(2, 2, 2, 2, device=device), ([8, 8], borders, borders, True, backend)
+    opcheck(torch.ops.raccoon.pool_tokens.default, (features.requires_grad_(), counts, *constants))
+    masses, grad_tokens = torch.ones(1, 2, device=device), torch.rand(1, 2, 4, device=device)
+    # In rows with room for 32 clusters as well: what opcheck's copies hold there is any number.
+    for counted in (counts, torch.ones(2, 2, 2, 32, device=device)[..., :2]):
+        for dtype in (torch.float32, torch.bfloat16):
+            opcheck(torch.ops.raccoon.pool_tokens_backward.default, (grad_tokens, counted, masses, dtype, *constants))
 
 
 def test_a_function_that_calls_it_compiles_without_a_break(place):
@@ -257,10 +403,38 @@ def test_a_function_of_the_weights_compiles_without_a_break(place, grid):
     torch.testing.assert_close(compiled(labels), doubled(labels))
 
 
-def test_no_mask_is_ever_built():
-    features, labels, membership = make_inputs(4, 56, 56, 12, 25, 4, 4, 4, 8)
-    num_masked = membership.shape[2] * labels.numel()
-    with torch.profiler.profile(profile_memory=True) as profile:
-        mgs_pool(features, labels, membership, backend="torch")
-    greatest = max(event.self_cpu_memory_usage for event in profile.events())
-    assert greatest < num_masked / 4
+class Largest(TorchDispatchMode):
+    """Notes the greatest number of elements of any tensor that torch makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor):
+                self.numel = max(self.numel, one.numel())
+        return made
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (5, 3)], ids=["equal", "ragged"])
+def test_no_mask_is_ever_built(place, grid):
+    backend, device = place
+    features, labels, membership = make_inputs(2, 56, 56, 12, 25, 2, *grid, 8, device=device)
+    with Largest() as largest:
+        reference.mgs_pool(features, labels, membership)
+    assert largest.numel == 25 * labels.numel()
+    with Largest() as largest:
+        mgs_pool(features.requires_grad_(), labels, membership, backend=backend)[0].sum().backward()
+    assert largest.numel <= 2 * labels.numel()
+
+
+def test_v2p_builds_no_mask():
+    mgs = pytest.importorskip("raccoon.models.mgs")
+    frames, labels, _ = make_inputs(2, 56, 56, 16, 1, 2, 56, 56, 3)
+    grid = torch.randn(1, 2, 4, 4, 8).requires_grad_()
+    pool = mgs.MGSPooling(num_clusters=25, overlap=6)
+    with Largest() as largest:
+        tokens = pool(grid, frames.permute(0, 3, 1, 2)[None].sigmoid(), labels[None], 16).tokens
+        tokens.sum().backward()
+    # The pixels' own features, a handful of numbers each, are the greatest.
+    assert largest.numel <= 8 * labels.numel()

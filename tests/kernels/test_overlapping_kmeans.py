@@ -7,6 +7,7 @@ import torch
 from torch.library import opcheck
 
 from raccoon_kernels import overlapping_kmeans, reference
+from raccoon_kernels.dispatch import has_triton
 from raccoon_kernels.kmeans_lloyd import squared_distances
 from raccoon_kernels.kmeans_seeding import seed_centroids, seed_clips
 from raccoon_kernels.kmeans_variants import neo_assign, okm_assign, okm_update
@@ -73,6 +74,141 @@ def test_points_of_many_programs_give_the_twins_centroids(place, overlap):
     expected = reference.kmeans(points, points[:5], num_iterations=6, overlap=overlap)
     torch.testing.assert_close(result.centroids.double(), expected, rtol=1e-5, atol=1e-5)
     assert int(result.iterations) == 6
+
+
+@pytest.mark.parametrize("features", [16, 32, 40])
+def test_features_without_room_for_a_counting_column_are_counted_beside_them(place, features):
+    # 16 and 32 features fill a block, 40 do not.
+    backend, device = place
+    points = make_points(300, features, device=device)
+    result = overlapping_kmeans(
+        points, 5, 2, algorithm="kl", initial=points[:5], max_iterations=4, tolerance=0.0, backend=backend
+    )
+    expected = reference.kmeans(points, points[:5], num_iterations=4, overlap=2)
+    torch.testing.assert_close(result.centroids.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_short_clip_beside_a_long_one_and_empty_clusters_in_both_are_as_alone(place):
+    # The long clip has two programs, and of the short one's the second has no points.
+    backend, device = place
+    points = make_points(800, 3, device=device)
+    offsets = [0, 700, 800]
+    initial = torch.stack([points[:6], points[700:706]])
+    initial[0, 2], initial[0, 3], initial[1, 4] = 50.0, 60.0, -70.0
+    options = {"max_iterations": 3, "tolerance": 0.0, "backend": backend}
+    batch = overlapping_kmeans(points, 6, 1, initial=initial, offsets=offsets, **options)
+    for clip, (begin, end) in enumerate(pairwise(offsets)):
+        expected = reference.kmeans(points[begin:end], initial[clip], num_iterations=3)
+        torch.testing.assert_close(batch.centroids[clip].double(), expected, rtol=1e-5, atol=1e-5)
+        assert batch.membership[begin:end].any(0).all()
+
+
+@pytest.mark.parametrize("num_points", [200, 1500], ids=["one-launch", "many-launches"])
+def test_the_loop_ends_as_soon_as_nothing_moves(place, num_points):
+    backend, device = place
+    points = make_points(num_points, 3, groups=3, device=device)
+    result = overlapping_kmeans(points, 3, 1, initial=points[:3], backend=backend)
+    expected = overlapping_kmeans(points.double(), 3, 1, initial=points[:3].double(), backend="torch")
+    assert int(result.iterations) == int(expected.iterations) < 40
+
+
+@pytest.mark.parametrize("features", [5, 32])
+def test_the_error_of_the_centroids_is_at_most_twice_that_of_plain_torch(place, features):
+    backend, device = place
+    points = make_points(400, features, device=device)
+    centroids = points[:6].clone()
+    expected = reference.kmeans(points, centroids, num_iterations=4)
+    actual = overlapping_kmeans(
+        points, 6, 1, initial=centroids, max_iterations=4, tolerance=0.0, backend=backend
+    ).centroids
+    for _ in range(4):
+        nearest = (points[:, None] - centroids[None]).square().sum(2).argmin(1)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, points)
+        centroids = sums / torch.bincount(nearest, minlength=6)[:, None]
+
+    def error(found):
+        return float((found.double() - expected).norm() / expected.norm())
+
+    # What float32 rounds once is no error.
+    assert error(actual) <= 2 * max(error(centroids), 6e-8)
+
+
+@pytest.mark.parametrize("layout", ["by-feature", "strided", "unaligned"])
+@pytest.mark.parametrize("features", [3, 32])
+def test_points_in_any_layout_are_clustered_as_contiguous_ones(place, unaligned, layout, features):
+    backend, device = place
+    points = make_points(120, features, device=device)
+    options = {"max_iterations": 4, "backend": backend}
+    expected = overlapping_kmeans(points, 5, 2, initial=points[:5].clone(), **options)
+    if layout == "by-feature":
+        other = points.T.contiguous().T
+    elif layout == "strided":
+        other = torch.stack([points] * 2, -1)[..., 0]
+    else:
+        other = unaligned(points)
+    first = unaligned(points[:5].clone()) if layout == "unaligned" else other[:5]
+    result = overlapping_kmeans(other, 5, 2, initial=first, **options)
+    assert torch.equal(result.membership, expected.membership)
+    torch.testing.assert_close(result.centroids, expected.centroids, rtol=1e-6, atol=1e-6)
+
+
+def test_points_2_to_the_31_elements_apart_are_read(place):
+    backend, device = place
+    if (backend, device) == ("triton", "cpu"):
+        pytest.skip("the interpreter counts a loop in 32 bits where a GPU counts in those of its bounds, 64")
+    # 4 GB of addresses, of which a few pages are touched.
+    stride = 2**26
+    far = torch.empty(32 * stride + 2, dtype=torch.float16, device=device).as_strided((33, 2), (stride, 1))
+    points = make_points(33, 2, device=device).half()
+    far.copy_(points)
+    options = {"initial": points[:3].float(), "max_iterations": 3, "backend": backend}
+    expected = overlapping_kmeans(points, 3, 2, **options)
+    result = overlapping_kmeans(far, 3, 2, **options)
+    assert torch.equal(result.membership, expected.membership)
+    torch.testing.assert_close(result.centroids, expected.centroids)
+
+
+@pytest.mark.parametrize("features", [3, 20])
+def test_nothing_beyond_the_points_ends_is_read(place, poisoned, guard, features):
+    backend, device = place
+    points = make_points(130, features, device=device)
+    options = {"max_iterations": 4, "tolerance": 0.0, "backend": backend}
+    expected = reference.kmeans(points, points[:5], num_iterations=4)
+    result = overlapping_kmeans(guard(points, float("nan")), 5, 2, initial=guard(points[:5], float("nan")), **options)
+    torch.testing.assert_close(result.centroids.double(), expected, rtol=1e-5, atol=1e-5)
+    assert (result.membership.sum(1) == 2).all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_autocast_changes_nothing(place, algorithm):
+    backend, device = place
+    if backend == "triton" and algorithm not in FUSED:
+        pytest.skip("runs on torch")
+    points = make_points(device=device)
+    expected = overlapping_kmeans(points, 7, 3, algorithm=algorithm, max_iterations=5, backend=backend)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        result = overlapping_kmeans(points, 7, 3, algorithm=algorithm, max_iterations=5, backend=backend)
+    assert torch.equal(result.membership, expected.membership)
+    assert torch.equal(result.centroids, expected.centroids)
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value encountered|All-NaN slice):RuntimeWarning")
+@pytest.mark.skipif(not has_triton(), reason="needs triton")
+@pytest.mark.parametrize("num_points", [100, 1100], ids=["one-launch", "many-launches"])
+def test_unchecked_points_that_are_not_finite_end_their_own_clip_only(place, num_points):
+    backend, device = place
+    if backend == "torch":
+        pytest.skip("the kernels' clips run side by side")
+    points = make_points(2 * num_points, 3, device=device)
+    offsets, options = [0, num_points, 2 * num_points], {"max_iterations": 3, "tolerance": 0.0, "backend": backend}
+    initial = torch.stack([points[:5], points[num_points : num_points + 5]])
+    initial[:, 3] = 90.0  # empty at first, so that a point is looked for
+    expected = overlapping_kmeans(points, 5, 2, initial=initial, offsets=offsets, **options)
+    points[3, 1] = float("nan")
+    result = overlapping_kmeans(points, 5, 2, initial=initial, offsets=offsets, checked=False, **options)
+    assert torch.equal(result.centroids[1], expected.centroids[1])
+    assert torch.equal(result.membership[num_points:], expected.membership[num_points:])
+    assert int(result.iterations[0]) == 3
 
 
 @pytest.mark.parametrize("overlap", [1, 2, 6])
@@ -228,10 +364,12 @@ def test_each_clip_of_a_batch_is_clustered_as_it_would_be_alone(place):
         assert int(batch.iterations[clip]) == int(alone.iterations)
 
 
-def test_two_runs_with_one_seed_agree_to_the_bit(place, poisoned):
+@pytest.mark.parametrize("num_points", [200, 1500], ids=["one-launch", "many-launches"])
+def test_two_runs_with_one_seed_agree_to_the_bit(place, poisoned, num_points):
     backend, device = place
-    points = make_points(device=device)
-    first, second = (overlapping_kmeans(points, 7, 3, seed=3, backend=backend) for _ in range(2))
+    points = make_points(num_points, device=device)
+    runs = {"seed": 3, "max_iterations": 6, "backend": backend}
+    first, second = (overlapping_kmeans(points, 7, 3, **runs) for _ in range(2))
     assert torch.equal(first.membership, second.membership)
     assert torch.equal(first.centroids, second.centroids)
 
@@ -305,6 +443,7 @@ def test_points_that_are_not_finite_are_named(place, bad):
         ({"max_iterations": -1}, ValueError, "max_iterations and tolerance must not be negative"),
         ({"offsets": [0, 3]}, ValueError, "offsets must rise strictly from 0 to 4"),
         ({"initial": torch.zeros(2, 2)}, ValueError, r"initial must be \[3, 2\]"),
+        ({"initial": torch.zeros(3, 2, device="meta")}, ValueError, "initial must be on the points' device cpu"),
         ({"backend": "gpu"}, ValueError, "backend of overlapping_kmeans must be one of"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -34,14 +34,6 @@ def relative_error(actual, expected):
     return float((actual.double().cpu() - expected.double().cpu()).norm() / expected.norm().cpu().clamp(min=1e-30))
 
 
-def guard(tensor, poison):
-    """Lay a tensor between guard bands, so that a read beyond its end brings poison in."""
-    band = 4096
-    buffer = torch.full((tensor.numel() + 2 * band,), poison, dtype=tensor.dtype, device=tensor.device)
-    buffer[band : band + tensor.numel()] = tensor.flatten()
-    return buffer[band : band + tensor.numel()].view(tensor.shape)
-
-
 @pytest.mark.parametrize("channels", [3, 33])
 @pytest.mark.parametrize("grid", [(3, 4), None], ids=["grid", "general"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -120,20 +112,106 @@ def test_label_dtypes_agree(place, label_dtype):
     torch.testing.assert_close(means, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("layout", ["channels-last", "strided", "transposed"])
-def test_non_contiguous_pixels_give_the_contiguous_result(place, layout):
+@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("grid", [(2, 2), None], ids=["grid", "general"])
+@pytest.mark.parametrize("layout", ["channels-last", "strided", "transposed", "frames-within", "one-frame-shown-twice"])
+def test_non_contiguous_pixels_give_the_contiguous_result(place, layout, grid, channels):
     backend, device = place
-    x, labels = make_pixels((2, 4, 32, 32), device=device), make_grid_labels(2, 32, 32, (2, 2)).to(device)
+    x, labels = make_pixels((2, channels, 32, 32), device=device), make_grid_labels(2, 32, 32, (2, 2)).to(device)
     if layout == "channels-last":
         other = x.to(memory_format=torch.channels_last)
     elif layout == "strided":
         other = torch.stack([x, x], -1)[..., 0]
-    else:
+    elif layout == "transposed":
         other = x.transpose(2, 3).contiguous().transpose(2, 3)
+    elif layout == "frames-within":
+        other = x.permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
+    else:
+        x = x[:1].repeat(2, 1, 1, 1)
+        other = x[:1].expand(2, -1, -1, -1)
     assert not other.is_contiguous()
-    means = superpixel_mean(other, labels, 4, grid=(2, 2), backend=backend)[0]
-    expected = superpixel_mean(x, labels, 4, grid=(2, 2), backend=backend)[0]
+    turned = labels.transpose(1, 2).contiguous().transpose(1, 2)
+    means = superpixel_mean(other, turned, 4, grid=grid, backend=backend)[0]
+    expected = superpixel_mean(x, labels, 4, grid=grid, backend=backend)[0]
     torch.testing.assert_close(means, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("channels", "grid"), [(3, (1, 1)), (20, (1, 1)), (3, None), (20, None)])
+def test_strides_whose_products_exceed_32_bits_are_followed(place, channels, grid):
+    backend, device = place
+    # 2 GB of addresses, of which a few pages are touched.
+    far = 2**30
+    room = torch.empty(2 * far + 256 * channels, dtype=torch.uint8, device=device)
+    x = room.as_strided((3, channels, 16, 16), (far, 256, 16, 1))
+    values = make_pixels((3, channels, 16, 16), torch.uint8, device)
+    x.copy_(values)
+    labels = torch.zeros(3, 16, 16, dtype=torch.int16, device=device)
+    means, counts = superpixel_mean(x, labels, 1, grid=grid, backend=backend)
+    assert torch.equal(means, reference.superpixel_mean(values, labels, 1)[0].float())
+    assert counts.flatten().tolist() == [256, 256, 256]
+
+
+@pytest.mark.skipif(not has_triton(), reason="needs triton")
+@pytest.mark.parametrize(
+    ("shape", "strides", "dtype", "fits"),
+    [
+        ((2, 3, 336, 336), (338688, 112896, 336, 1), torch.float32, True),
+        ((400, 64, 336, 336), (21504, 336, 8601600, 1), torch.float32, True),
+        ((4000, 64, 336, 336), (21504, 336, 86016000, 1), torch.float32, True),
+        ((9000, 64, 336, 336), (21504, 336, 193536000, 1), torch.float32, False),
+        ((1, 64, 336, 2000), (7, 7, 7, 1), torch.float32, False),
+        ((1, 3, 336, 2000), (7, 7, 7, 1), torch.float32, True),
+        ((1, 3, 336, 3000), (7, 7, 7, 1), torch.float32, False),
+        ((1, 3, 4000, 2100), (7, 7, 7, 1), torch.uint8, True),
+        ((1, 3, 4100, 2100), (7, 7, 7, 1), torch.uint8, False),
+    ],
+)
+def test_the_grid_path_is_left_where_its_32_bits_or_its_tiles_end(shape, strides, dtype, fits):
+    from raccoon_kernels.triton_superpixel import fits_grid
+
+    x = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+    grid = (21, 21) if dtype == torch.float32 else (50, 50)
+    assert fits_grid(x, grid) is fits
+
+
+def test_pixels_and_labels_at_any_address_give_the_same_bits(place, unaligned):
+    backend, device = place
+    for dtype in (torch.float32, torch.bfloat16, torch.uint8):
+        for channels in (3, 20):
+            x = make_pixels((1, channels, 16, 24), dtype, device)
+            labels = make_grid_labels(1, 16, 24, (2, 3)).to(device)
+            # The first call's plan is kept: it knows that these lie at addresses divisible by 16.
+            expected = superpixel_mean(x, labels, 6, grid=(2, 3), backend=backend)
+            for pixels, ids in ((unaligned(x), labels), (x, unaligned(labels)), (unaligned(x), unaligned(labels))):
+                actual = superpixel_mean(pixels, ids, 6, grid=(2, 3), backend=backend)
+                torch.testing.assert_close(actual[0], expected[0], rtol=1e-6, atol=1e-6)
+                assert torch.equal(actual[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("channels", "grid"),
+    [pytest.param(1, (3, 3), marks=pytest.mark.slow), (1, None), (8, None)],
+    ids=["astray", "atomic", "sorted"],
+)
+def test_sums_beyond_float32_of_uint8_pixels_are_exact(place, channels, grid):
+    backend, device = place
+    x = 255 - make_pixels((1, channels, 270, 270), torch.uint8, device) // 8
+    labels = torch.zeros(1, 270, 270, dtype=torch.int16, device=device)
+    assert int(x[0, 0].sum()) > 2**24
+    means, _ = superpixel_mean(x, labels, 9, grid=grid, backend=backend)
+    assert torch.equal(means, reference.superpixel_mean(x, labels, 9)[0].float())
+
+
+@pytest.mark.skipif(not has_triton(), reason="needs triton")
+def test_more_frames_than_a_launch_has_rows_are_sorted(place, monkeypatch):
+    from raccoon_kernels import triton_superpixel_general as general
+
+    backend, device = place
+    monkeypatch.setattr(general, "MAX_ATOMIC_FRAMES", 2)
+    monkeypatch.delattr(general, "_atomic_launch")
+    x, labels = make_pixels((3, 1, 4, 4), device=device), make_grid_labels(3, 4, 4, (2, 2)).to(device)
+    means, _ = superpixel_mean(x, labels, 4, backend=backend)
+    assert relative_error(means, reference.superpixel_mean(x, labels, 4)[0]) < 1e-6
 
 
 def test_uint8_means_are_exact(place):
@@ -166,7 +244,7 @@ def test_general_labels_are_ordered_where_torch_must_be_deterministic(place, poi
 
 @pytest.mark.parametrize("channels", [9, 26])
 @pytest.mark.parametrize("grid", [(2, 3), None], ids=["grid", "general"])
-def test_nothing_beyond_the_inputs_ends_is_read(place, poisoned, grid, channels):
+def test_nothing_beyond_the_inputs_ends_is_read(place, poisoned, guard, grid, channels):
     backend, device = place
     x = guard(make_pixels((1, channels, 33, 45), device=device), float("nan"))
     labels = guard(make_grid_labels(1, 33, 45, (2, 3)).to(device), 1)
@@ -175,13 +253,15 @@ def test_nothing_beyond_the_inputs_ends_is_read(place, poisoned, grid, channels)
     assert int(counts.sum()) == 33 * 45
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_gradient_equals_the_twins(place, dtype):
+@pytest.mark.parametrize("channels", [5, 17])
+@pytest.mark.parametrize("grid", [(2, 2), None], ids=["grid", "general"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_gradient_equals_the_twins(place, dtype, grid, channels):
     backend, device = place
-    x = make_pixels((2, 5, 20, 26), dtype, device).requires_grad_()
+    x = make_pixels((2, channels, 20, 26), dtype, device).requires_grad_()
     labels = make_grid_labels(2, 20, 26, (2, 2)).to(device)
-    upstream = make_pixels((2, 4, 5), device=device, seed=3)
-    (actual,) = torch.autograd.grad(superpixel_mean(x, labels, 4, backend=backend)[0], x, upstream)
+    upstream = make_pixels((2, 4, channels), device=device, seed=3)
+    (actual,) = torch.autograd.grad(superpixel_mean(x, labels, 4, grid=grid, backend=backend)[0], x, upstream)
     (expected,) = torch.autograd.grad(reference.superpixel_mean(x, labels, 4)[0], x, upstream.double())
     assert actual.dtype == dtype
     assert relative_error(actual, expected) < (1e-6 if dtype == torch.float32 else 1e-2)
@@ -193,19 +273,22 @@ def test_the_twins_gradient_passes_gradcheck():
     assert torch.autograd.gradcheck(lambda value: superpixel_mean(value, labels, 4)[0], x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("grid", [(3, 4), None], ids=["grid", "general"])
 @pytest.mark.parametrize("channels", [3, 26])
-def test_float32_is_at_most_twice_as_wrong_as_plain_torch(place, channels):
+def test_the_error_is_at_most_twice_that_of_plain_torch(place, channels, grid, dtype):
     backend, device = place
-    x, labels = make_pixels((2, channels, 40, 56), device=device) + 100, make_grid_labels(2, 40, 56, (3, 4)).to(device)
+    x = (make_pixels((2, channels, 40, 56), device=device) + 100).to(dtype)
+    labels = make_grid_labels(2, 40, 56, (3, 4)).to(device)
     expected = reference.superpixel_mean(x, labels, 12)[0]
     plain = torch.stack(
         [
-            torch.zeros(12, channels, device=device).index_add_(0, label.flatten().long(), frame.flatten(1).T)
+            torch.zeros(12, channels, device=device).index_add_(0, label.flatten().long(), frame.flatten(1).T.float())
             / torch.bincount(label.flatten().long(), minlength=12)[:, None]
             for frame, label in zip(x, labels, strict=True)
         ]
     )
-    actual = superpixel_mean(x, labels, 12, grid=(3, 4), backend=backend)[0]
+    actual = superpixel_mean(x, labels, 12, grid=grid, backend=backend)[0]
     assert relative_error(actual, expected) <= 2 * relative_error(plain, expected)
 
 
@@ -270,6 +353,10 @@ def test_the_op_passes_opcheck(place):
     backend, device = place
     x, labels = make_pixels((1, 2, 8, 8), device=device).requires_grad_(), make_grid_labels(1, 8, 8, (2, 2)).to(device)
     opcheck(torch.ops.raccoon.superpixel_mean.default, (x, labels, 4, [2, 2], backend, True))
+    opcheck(torch.ops.raccoon.superpixel_mean.default, (x.detach().to(torch.uint8), labels, 4, [], backend, False))
+    grad, counts = make_pixels((1, 4, 2), device=device), torch.ones(1, 4, dtype=torch.int32, device=device)
+    for dtype in (torch.float32, torch.bfloat16):
+        opcheck(torch.ops.raccoon.superpixel_mean_backward.default, (grad, labels, counts, dtype, backend))
 
 
 def test_a_function_that_calls_it_compiles_without_a_break(place):
@@ -285,11 +372,19 @@ def test_a_function_that_calls_it_compiles_without_a_break(place):
     torch.testing.assert_close(actual, expected)
 
 
-def test_autocast_leaves_the_means_in_float32(place):
+def test_autocast_changes_nothing(place):
     backend, device = place
-    x, labels = make_pixels((1, 2, 8, 8), device=device), make_grid_labels(1, 8, 8, (2, 2)).to(device)
+    x, labels = make_pixels((1, 2, 8, 8), device=device).requires_grad_(), make_grid_labels(1, 8, 8, (2, 2)).to(device)
+
+    def means_and_gradient():
+        means = superpixel_mean(x, labels, 4, grid=(2, 2), backend=backend)[0]
+        return means, torch.autograd.grad(means.square().sum(), x)[0]
+
+    expected = means_and_gradient()
     with torch.autocast(device, dtype=torch.bfloat16):
-        assert superpixel_mean(x, labels, 4, backend=backend)[0].dtype == torch.float32
+        actual = means_and_gradient()
+    assert torch.equal(actual[0], expected[0])
+    assert torch.equal(actual[1], expected[1])
 
 
 @pytest.mark.gpu
