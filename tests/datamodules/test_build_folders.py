@@ -184,7 +184,7 @@ def test_names_of_any_letters_meet(tmp_path, put_video):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*masks"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*masks is not there: check the name"):
         scan_videos(tmp_path, masks=tmp_path / "masks")
 
 

@@ -170,6 +170,9 @@ def test_other_options_are_refused_unless_everything_is_built_anew(rovi, tmp_pat
     other = replace(OPTIONS, size=(8, 12))
     with pytest.raises(ValueError, match=r"built with other options \(size was \[16, 24\], is \[8, 12\]\): use those"):
         run(rovi, tmp_path / "out", options=other)
+    sampled = replace(OPTIONS, sampling=replace(OPTIONS.sampling, step=3))
+    with pytest.raises(ValueError, match=r"built with other options \(step was 1, is 3\): use those"):
+        run(rovi, tmp_path / "out", options=sampled)
     run(rovi, tmp_path / "out", options=other, overwrite=True)
     run(rovi, tmp_path / "fresh", options=other)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")

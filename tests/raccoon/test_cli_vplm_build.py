@@ -1,5 +1,6 @@
 """`raccoon vplm build` as a user types it."""
 
+import errno
 import json
 import os
 import shutil
@@ -123,6 +124,33 @@ def test_nothing_to_build_is_a_failure(rovi, tmp_path, capsys):
     assert "no sample could be made: the table above says why" in capsys.readouterr().err
 
 
+def test_a_folder_without_videos_is_said_so(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    assert raccoon("--out", tmp_path / "out", "--videos", tmp_path / "clips") == 1
+    assert "no video was found, neither file nor folder of frames" in capsys.readouterr().err
+
+
+def test_videos_of_which_nothing_is_left_are_not_counted_as_built(rovi, tmp_path, capsys):
+    for file in (rovi / "Annotations/b").iterdir():
+        save(file, np.zeros((32, 48), np.uint8))
+    assert raccoon("--out", tmp_path / "out", "--rovi", rovi) == 0
+    assert "2 built, 1 left out, 0 there already" in capsys.readouterr().out
+    assert raccoon("--out", tmp_path / "out", "--rovi", rovi) == 0
+    assert "nothing was to be done, 3 there already" in capsys.readouterr().out
+
+
+def test_after_a_full_disk_the_same_line_goes_on(rovi, tmp_path, capsys, monkeypatch):
+    full = OSError(errno.ENOSPC, "no room left")
+
+    def no_room(*words, **settings):
+        raise full
+
+    with monkeypatch.context() as inside:
+        inside.setattr("raccoon_datamodules.build.run.build", no_room)
+        assert raccoon("--out", tmp_path / "out", "--rovi", rovi) == 1
+    assert "what is finished is kept; run the same line again to go on" in capsys.readouterr().err
+
+
 WRONG = {
     "size": (["--size", "big"], "--size must be the shorter side or HEIGHTxWIDTH"),
     "workers": (["--workers", "-1"], "--workers must be at least 0, got -1"),
@@ -151,7 +179,8 @@ def test_wrong_words_are_refused_in_one_sentence(rovi, tmp_path, capsys, wrong):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rovi", "none"], "there is no folder none"),
+        (["--rovi", "none"], "the folder none is not there: check the name"),
+        (["--videos", __file__], "test_cli_vplm_build.py is a file: name the folder that it is in"),
         (["--videos", "x", "--rovi", "y"], "not allowed with"),
         ([], "one of the arguments --rovi --davis --videos is required"),
     ],

@@ -84,7 +84,8 @@ def scan_videos(
     places = [Path(place) for place in (folder, masks, inpainted) if place is not None]
     for place in places:
         if not place.is_dir():
-            raise FileNotFoundError(f"there is no folder {place}: check the name")
+            what = "is a file: name the folder that it is in" if place.exists() else "is not there: check the name"
+            raise FileNotFoundError(f"the folder {place} {what}")
     # Paths in the data set are relative to what all of these share.
     root = Path(os.path.commonpath([place.resolve() for place in places]))
     resolved = [Path(place).resolve() if place is not None else None for place in (masks, inpainted)]

@@ -27,7 +27,8 @@ class BuildReport:
     """What a data set holds after a build, what was left out and why, and what this run has done.
 
     ``splits``: split to the numbers of its videos, samples, objects, frames and shards. ``made`` and ``kept`` count
-    source videos of this run; ``changed`` says whether any shard was written or removed.
+    source videos that this run has and has not worked on, ``empty`` those of ``made`` that have no sample; ``changed``
+    says whether any shard was written or removed.
     """
 
     out: str
@@ -35,6 +36,7 @@ class BuildReport:
     findings: list[Finding] = field(default_factory=list)
     made: int = 0
     kept: int = 0
+    empty: int = 0
     changed: bool = False
 
     @property
@@ -151,15 +153,22 @@ def _check_place(out: Path, ledger: Ledger, settings: dict[str, Any]) -> None:
                 f"{out} holds shards that no build has made ({foreign[0].relative_to(out)}): choose another folder"
             )
     elif before != settings:
+        then, now = _flat(before), _flat(settings)
         changed = [
-            f"{name} was {before.get(name)}, is {settings.get(name)}"
-            for name in sorted({*before, *settings})
-            if before.get(name) != settings.get(name)
+            f"{name} was {then.get(name)}, is {now.get(name)}"
+            for name in sorted({*then, *now})
+            if then.get(name) != now.get(name)
         ]
         raise ValueError(
             f"{out} was built with other options ({'; '.join(changed)}): use those, choose another folder, or build it "
             "anew with --overwrite"
         )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of the sampling among them."""
+    sampling = settings.get("sampling")
+    return {**settings, "sampling": None, **sampling} if isinstance(sampling, dict) else settings
 
 
 def _without_collisions(videos: Sequence[SourceVideo], ledger: Ledger, findings: list[Finding]) -> list[SourceVideo]:
@@ -245,6 +254,7 @@ def _make(
             with suppress(OSError):
                 items.stop()
             raise
+    report.empty = sum(not records[job.video.name].samples for job in jobs)
     for video in videos:
         report.findings += records[video.name].findings
     return [records[video.name] for video in videos]

@@ -124,6 +124,7 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     """Build; exit code 1 if nothing could be built."""
     import time
 
+    from raccoon_datamodules.atomic import FULL
     from raccoon_datamodules.build.findings import table_text
     from raccoon_datamodules.build.joining import join
     from raccoon_datamodules.build.released import read_released
@@ -159,8 +160,9 @@ def run(args: argparse.Namespace, console: "Console") -> int:
                 overwrite=args.overwrite,
                 progress=progress,
             )
-    except KeyboardInterrupt:
-        console.note(f"{args.out}: what is finished is kept; run the same line again to go on")
+    except (KeyboardInterrupt, OSError) as err:
+        if isinstance(err, KeyboardInterrupt) or err.errno in FULL:
+            console.note(f"{args.out}: what is finished is kept; run the same line again to go on")
         raise
     seconds = time.perf_counter() - began
     if (text := table_text(report.reasons)) and not args.json:
@@ -168,10 +170,15 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     for line in _summary(report, seconds):
         console.say(line)
     where = Path(args.out) / REPORT_NAME
-    console.say(f"{where}: {len(report.findings)} remarks, each with its reason")
+    console.say(f"{where}: {_plural(len(report.findings), 'remark')}, each with its reason")
     console.result({"out": args.out, "made": report.made, "kept": report.kept, "seconds": seconds, **report.to_json()})
     if not report.num_samples:
-        console.note("no sample could be made: the table above says why")
+        why = (
+            "the table above says why"
+            if videos or findings
+            else "no video was found, neither file nor folder of frames"
+        )
+        console.note(f"no sample could be made: {why}")
     return 0 if report.num_samples else 1
 
 
@@ -180,8 +187,12 @@ def _summary(report: "BuildReport", seconds: float) -> list[str]:
     for split, count in report.splits.items():
         parts = [_plural(count[name], name[:-1]) for name in ("samples", "videos", "objects", "frames", "shards")]
         lines.append(f"{Path(report.out) / split}: {parts[0]} of {parts[1]} with {', '.join(parts[2:4])} in {parts[4]}")
-    done = "nothing was to be done" if not report.made and not report.changed else f"{report.made} built"
-    lines.append(f"{done}, {report.kept} there already, {seconds:.1f} s")
+    done = [f"{report.made - report.empty} built"]
+    if report.empty:
+        done.append(f"{report.empty} left out")
+    if not report.made and not report.changed:
+        done = ["nothing was to be done"]
+    lines.append(f"{', '.join(done)}, {report.kept} there already, {seconds:.1f} s")
     return lines
 
 
@@ -202,7 +213,8 @@ def _scan(args: argparse.Namespace) -> "Scan":
         raise ValueError("--resolution goes with --davis")
     root = Path(args.rovi or args.davis or args.videos)
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}: check the name")
+        what = "is a file: name the folder that it is in" if root.exists() else "is not there: check the name"
+        raise FileNotFoundError(f"the folder {root} {what}")
     beside = [root / name for name in ("meta.json", "meta_expressions.json") if (root / name).is_file()]
     files = args.meta if args.meta is not None else beside
     metadata = read_metadata(files) if files else Metadata()
