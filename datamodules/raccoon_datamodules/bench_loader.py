@@ -148,12 +148,12 @@ def compare(load: Workload, *, workers: Sequence[int], batch: int, repeats: int,
 def window(num_samples: int, *, batch: int, num_workers: int, passes: int) -> tuple[int, int]:
     """(samples before the clock starts, samples that it counts) of a round: whole passes, since samples differ in cost.
 
-    What workers have ready when the clock starts and when it stops is the same up to a batch each, so some batches of
-    each worker must lie between.
+    What workers have ready when the clock starts and when it stops is the same up to a batch each, so eight batches of
+    each worker, or of this process, must lie between.
     """
     ahead = batches_ahead(num_workers) * batch
     skipped = max(1, -(-ahead // num_samples))
-    counted = max(passes, -(-4 * ahead // num_samples))
+    counted = max(passes, -(-8 * max(1, num_workers) * batch // num_samples))
     return skipped * num_samples, counted * num_samples
 
 

@@ -38,17 +38,23 @@ def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.ui
     _, old_height, old_width = mask.shape
     if (old_height, old_width) == (height, width):
         return mask
-    # Rows first: whole rows are gathered fast, and fewer of them are left for the columns.
-    return _any_of(_any_of(mask, height, axis=1), width, axis=2)
+    rows, columns = _touched(old_height, height), _touched(old_width, width)
+    # Whole rows are gathered fast, so the columns are laid down as rows for their turn.
+    return np.stack([cv2.transpose(_any_of(cv2.transpose(_any_of(plane, rows)), columns)) for plane in mask])
 
 
-def _any_of(mask: NDArray[np.uint8], new: int, *, axis: int) -> NDArray[np.uint8]:
-    """Shrink or grow one axis to ``new``: each new pixel is the largest of the old ones that it touches."""
-    old, place = mask.shape[axis], np.arange(new)
+def _touched(old: int, new: int) -> list[NDArray[np.int64]]:
+    """For each of ``new`` pixels in a row the old ones that it touches: the first ones, the second ones, and so on."""
+    place = np.arange(new)
     first, last = place * old // new, -(-(place + 1) * old // new) - 1
-    found = mask.take(first, axis=axis)
-    for step in range(1, int((last - first).max()) + 1):
-        np.maximum(found, mask.take(np.minimum(first + step, last), axis=axis), out=found)
+    return [np.minimum(first + step, last) for step in range(int((last - first).max()) + 1)]
+
+
+def _any_of(plane: NDArray[np.uint8], touched: Sequence[NDArray[np.int64]]) -> NDArray[np.uint8]:
+    """Plane [H, W] with rows made anew: each is the largest of the old ones that it touches."""
+    found = plane[touched[0]]
+    for rows in touched[1:]:
+        np.maximum(found, plane[rows], out=found)
     return found
 
 
