@@ -206,6 +206,10 @@ def _save_adapter(model: VideoLLM, folder: Path, dtype: torch.dtype) -> None:
     config.base_model_name_or_path = None
     config.inference_mode = True
     config.save_pretrained(str(folder))
+    # peft keeps the target modules as a set, whose order changes from process to process.
+    written = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    written["target_modules"] = sorted(written["target_modules"])
+    (folder / "adapter_config.json").write_text(f"{json.dumps(written, indent=2, sort_keys=True)}\n", encoding="utf-8")
     save_file(_cast(_adapter_state(model), dtype), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

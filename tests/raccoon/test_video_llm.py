@@ -271,6 +271,12 @@ def test_the_adapter_is_what_peft_reads(tokenizer, tmp_path):
     assert all(tensor.dtype == torch.float16 for tensor in state.values())
 
 
+def test_the_adapters_config_names_its_modules_in_order(tokenizer, tmp_path):
+    build(tokenizer).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+
+
 def test_every_wrong_key_of_every_part_is_listed(tokenizer, tmp_path):
     build(tokenizer).save_pretrained(tmp_path)
     state = load_file(tmp_path / "v2p.safetensors")
