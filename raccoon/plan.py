@@ -313,7 +313,9 @@ def _plan(
         unused = ", ".join(repr(name) for name in layouts if name_key(name) in boxes)
         raise ValueError(f"a layout must belong to an added object; the plan adds {adds}, the layouts name {unused}")
     scene = changed_words(before.description, after.description)
-    if scene and edits:
+    if scene and not after.description:
+        notes.append("the edited paragraph has no description of the video; that is no edit, the objects are")
+    elif scene and edits:
         notes.append(f"the description of the video changed too ({_brief(scene)}); only changed objects are edited")
     elif scene:
         notes.append(

@@ -17,6 +17,12 @@ _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # Direction marks change how a name is shown, not which name it is.
 _DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# What word processors make of ' " and - by themselves, and the non-breaking hyphen.
+_PLAIN_SIGNS = {
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033"), '"'),
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014"), "-"),
+}
 _BOLD = re.compile(r"\*{2,}")
 # Scripts written without spaces: each character is a word of its own when texts are compared.
 _SPACELESS = re.compile(
@@ -52,9 +58,14 @@ def clean_name(text: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return what the spellings of one name share: case, (de)composed letters, direction marks do not count."""
+    """Return what the spellings of one name share.
+
+    Case, (de)composed letters, direction marks, typographic quotes and dashes, quotes around all of it: none count.
+    """
     plain = unicodedata.normalize("NFD", _DIRECTION_MARKS.sub("", clean_name(name)))
-    return unicodedata.normalize("NFD", plain.casefold()).strip()
+    plain = unicodedata.normalize("NFD", plain.casefold()).translate(_PLAIN_SIGNS).strip()
+    is_quoted = len(plain) > 2 and plain[0] == plain[-1] and plain[0] in "'\"" and plain.count(plain[0]) == 2
+    return plain[1:-1].strip() if is_quoted else plain
 
 
 def is_spaceless(character: str) -> bool:

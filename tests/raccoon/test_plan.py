@@ -20,7 +20,7 @@ from raccoon.plan import (
     plan_flags,
     remove_object,
 )
-from raccoon.wishes import quoted
+from raccoon.wishes import quoted, require_object
 from raccoon_datamodules.layout import Layout
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 
@@ -481,3 +481,27 @@ def test_a_change_needs_no_description_where_the_paragraph_has_it():
 def test_a_change_of_case_alone_is_said_once():
     said = diff(two_ways()[0], Paragraph.parse(str(two_ways()[0]).replace("grey", "Grey"))[0]).notes
     assert said == ("'Man': only case or punctuation changed; that is no edit",)
+
+
+def test_what_a_word_processor_makes_of_a_name_is_no_edit():
+    before = Paragraph(
+        "", (ObjectDescription("Dog's Ball", "The dog's ball - red."), ObjectDescription("Green Box", "A box."))
+    )
+    after = Paragraph(
+        "",
+        (
+            ObjectDescription("Dog\u2019s Ball", "The dog\u2019s ball \u2013 red."),
+            ObjectDescription("\u201cGreen Box\u201d", "A box."),
+        ),
+    )
+    plan = diff(before, after)
+    assert plan.edits == ()
+    assert len(plan.notes) == 2
+    assert require_object(before, "dog\u2019s ball") is before.objects[0]
+
+
+def test_a_description_of_the_video_that_is_gone_is_no_edit():
+    before = Paragraph("A dog in a park.", (ObjectDescription("Dog", "A dog."), ObjectDescription("Cat", "A cat.")))
+    plan = diff(before, Paragraph("", before.objects[:1]))
+    assert [edit.kind for edit in plan.edits] == ["remove"]
+    assert plan.notes == ("the edited paragraph has no description of the video; that is no edit, the objects are",)
