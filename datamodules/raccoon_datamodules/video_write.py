@@ -168,6 +168,8 @@ class _Plan:
     rate: Fraction
     colour: Colour | None
     pixel_aspect: Fraction | None
+    # Primaries and transfer of pictures that are kept as RGB, so have no matrix.
+    light: tuple[int, int] | None = None
 
 
 def _plan(video: "Video", origin: Origin | None, shift: float, suffix: str, lossless: bool, crf: int) -> _Plan:
@@ -182,12 +184,20 @@ def _plan(video: "Video", origin: Origin | None, shift: float, suffix: str, loss
     if lossless and suffix == ".mkv":
         # Every frame by itself, with checksums: made to be checked and kept.
         options = {"level": "3", "g": "1", "slicecrc": "1"}
-        return _Plan("ffv1", "bgr0", options, pts, time_base, length, rate, None, aspect)
+        return _Plan("ffv1", "bgr0", options, pts, time_base, length, rate, None, aspect, _light(origin))
     if lossless:
-        return _Plan("libx264rgb", "rgb24", {"crf": "0"} | _steady(), pts, time_base, length, rate, None, aspect)
+        options = {"crf": "0"} | _steady()
+        return _Plan("libx264rgb", "rgb24", options, pts, time_base, length, rate, None, aspect, _light(origin))
     whole = height % 2 or width % 2 or (origin is not None and origin.is_full_chroma)
     pix_fmt = "yuv444p" if whole else "yuv420p"
     return _Plan("libx264", pix_fmt, {"crf": str(crf)} | _steady(), pts, time_base, length, rate, colour, aspect)
+
+
+def _light(origin: Origin | None) -> tuple[int, int] | None:
+    """What the source says of its primaries and transfer, if anything: HDR without it is shown grey."""
+    if origin is None or (origin.colour.primaries, origin.colour.transfer) == (2, 2):
+        return None
+    return origin.colour.primaries, origin.colour.transfer
 
 
 def _steady() -> dict[str, str]:
@@ -248,6 +258,8 @@ def _encode(
         if plan.colour is not None:
             context.colorspace, context.color_range = plan.colour.matrix, plan.colour.range
             context.color_primaries, context.color_trc = plan.colour.primaries, plan.colour.transfer
+        elif plan.light is not None:
+            context.color_primaries, context.color_trc = plan.light
         sound.add_to(container, suffix)
         first_dts, held = None, None
         for packet in _packets(video, stream, plan):

@@ -365,3 +365,22 @@ def test_a_real_clip_with_sound_survives_a_round_trip(tmp_path):
     before, after = sound_of(clip), sound_of(tmp_path / "a.mp4")
     assert after == before[: len(after)]
     assert len(after) * 1024 / 48000 >= 0.5
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_lossless_copy_says_as_its_source_how_bright_its_colours_are(tmp_path, suffix):
+    source = tmp_path / "hdr.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 48, 96, "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = 9, 9, 16
+        for picture in pictures(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    video = Video.read(source)
+    read = round_trip(video, tmp_path / f"out{suffix}", lossless=True)
+    assert np.array_equal(read.frames, video.frames)
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc) == (9, 16)
