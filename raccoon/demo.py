@@ -168,7 +168,11 @@ def run_edit(
         command += [str(video), "-o", str(out), "--remove", "Masked Object", "--mask", str(mask)]
         command += ["--invert-mask"] * invert + ["--trust-mask"] * trust
         notes = (NOTHING_LEARNED_YOURS,)
-    result = Editor.from_recipe(RECIPE).edit(request, progress=progress)
+    editor = Editor.from_recipe(RECIPE)
+    prepared = editor.prepare(request)
+    # Not before: what cannot be read leaves no empty folder behind.
+    folder.mkdir(parents=True, exist_ok=True)
+    result = editor.edit(request, prepared=prepared, progress=progress)
     encoded = write_result(result, out, overwrite=overwrite)
     extra = {} if files is None else truth_rows(result, files.truth)
     title = f"Removed: {', '.join(edit.name for edit in result.plan.edits)}"

@@ -138,7 +138,10 @@ class Grounder(Protocol):
 
 @runtime_checkable
 class Painter(Protocol):
-    """Fills the masked region. ``kinds`` says which edits it can do."""
+    """Fills the masked region. ``kinds`` says which edits it can do.
+
+    It may offer ``remarks(video, mask) -> Sequence[str]``: what, before anything is painted, it can say will look bad.
+    """
 
     kinds: frozenset[EditKind]
 

@@ -64,8 +64,8 @@ def run_classical(args: argparse.Namespace, console: "Console") -> int:
 
     folder = Path(args.out)
     check_folder(folder, rendered=args.video is None, overwrite=args.overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
     if args.video is None:
+        folder.mkdir(parents=True, exist_ok=True)
         seed = DEFAULT_SEED if args.seed is None else args.seed
         files = make_scene_files(folder, seed=seed, overwrite=args.overwrite)
         console.say(f"rendered a scene: {files.video}")

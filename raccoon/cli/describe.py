@@ -41,6 +41,8 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     """Describe the video."""
     from pathlib import Path
 
+    from raccoon import recipes
+    from raccoon.cli.source_notes import notes_of_source
     from raccoon.interfaces import DescribeRequest
     from raccoon_datamodules.atomic import check_writable, replacing
     from raccoon_datamodules.video import Video
@@ -53,6 +55,9 @@ def run(args: argparse.Namespace, console: "Console") -> int:
     video = Video.read(args.video, start=args.start, end=args.end, stride=args.stride, max_frames=args.max_frames)
     describer = build_describer(args.config, args.overlay, args.set)
     found = checked(describer.describe(DescribeRequest(video)), describer)
+    config = recipes.load(args.config, args.overlay, args.set)
+    for note in notes_of_source(video, config, ("describer",)):
+        console.note(f"note: {note}")
     text = f"{found.paragraph}\n"
     if out is None:
         console.say(text.rstrip("\n"))

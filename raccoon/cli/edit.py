@@ -86,6 +86,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace, console: "Console") -> int:
     """Edit the video."""
+    from raccoon.cli.source_notes import notes_of_source
     from raccoon.editor import Editor, check_output, write_result
     from raccoon.report import Section, measurement_rows, write_report
 
@@ -96,6 +97,9 @@ def run(args: argparse.Namespace, console: "Console") -> int:
         check_output(out, source=Path(args.video), overwrite=args.overwrite, sidecar=not args.no_sidecar)
     request = read_request(args, console)
     editor = Editor.from_recipe(args.config, args.overlay, args.set)
+    assert editor.recipe is not None
+    for note in notes_of_source(request.video, editor.recipe.config, parts_at_work(request)):
+        console.note(f"note: {note}")
     prepared = editor.prepare(request)
     say_preparation(prepared, console)
     if args.dry_run:
@@ -162,6 +166,8 @@ def check_places(args: argparse.Namespace) -> None:
     from raccoon_datamodules.atomic import check_writable
 
     out = Path(args.out)
+    if out.is_dir():
+        raise ValueError(f"--out must be a file, {out} is a folder; name the video, such as {out / 'out.mp4'}")
     outputs = {"--out": out}
     if not args.no_sidecar:
         outputs["the sidecar"] = out.with_suffix(".json")
@@ -208,6 +214,8 @@ def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
         args.video, start=args.start, end=args.end, stride=args.stride, max_frames=args.max_frames, decoder=args.decoder
     )
     named = dict(split_mask(value) for value in args.mask)
+    if any(path.exists() and path.samefile(args.video) for path in named.values()):
+        raise ValueError(f"--mask must be another file than the video itself, got {args.video}; name its masks")
     if len({name_key(name or "") for name in named}) < len(args.mask):
         raise ValueError("--mask was given twice for the same object; name the objects: --mask NAME=PATH")
     if None in named and len(named) > 1:
@@ -227,6 +235,11 @@ def read_request(args: argparse.Namespace, console: "Console") -> "EditRequest":
         trust_masks=args.trust_mask,
         seed=args.seed,
     )
+
+
+def parts_at_work(request: "EditRequest") -> tuple[str, ...]:
+    """The parts of a recipe that see the video whatever its plan is, the painter and who is asked for the text."""
+    return ("describer", "painter") if request.before is None and request.plan is None else ("painter",)
 
 
 def split_mask(value: str) -> tuple[str | None, Path]:

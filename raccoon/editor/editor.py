@@ -6,6 +6,7 @@ itself, so that no painter can break it: what lies outside the grown and feather
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon import recipes
-from raccoon.editor.paste import ContractBroken, Measurements, changed_fraction, max_error_outside, paste_back
+from raccoon.editor.paste import (
+    ContractBroken,
+    Measurements,
+    SoftMask,
+    changed_fraction,
+    max_error_outside,
+    paste_back,
+)
 from raccoon.editor.regions import given_masks, prepare_step
 from raccoon.editor.request import (
     PARTS,
@@ -37,7 +45,6 @@ from raccoon.interfaces import (
 )
 from raccoon.plan import EditPlan, diff
 from raccoon.provenance import describe_part
-from raccoon_datamodules.masks import feather, grow
 from raccoon_datamodules.paragraph import Paragraph
 
 
@@ -123,7 +130,7 @@ class Editor:
                 layout_planner=self.layout_planner,
                 grow_by=grow_by,
             )
-            steps.append(step)
+            steps.append(self._with_remarks(step, request))
         return Preparation(before, request.after, plan, tuple(steps))
 
     def edit(
@@ -154,15 +161,14 @@ class Editor:
         region = np.zeros(frames.shape[:3], dtype=np.uint8)
         for step in prepared.steps:
             started = time.perf_counter()
-            alpha = feather(grow(step.mask, grow_by), feather_by)
-            touched = (alpha > 0).astype(np.uint8)
-            region |= touched
+            soft = SoftMask.of(step.mask, grow_by, feather_by)
+            region |= soft.touched
             seconds["paste"] += time.perf_counter() - started
             started = time.perf_counter()
-            painted = self._paint(step, frames, touched, request, progress)
+            painted = self._paint(step, frames, soft.touched, request, progress)
             seconds["paint"] += time.perf_counter() - started
             started = time.perf_counter()
-            frames = paste_back(frames, painted, alpha)
+            frames = paste_back(frames, painted, soft.alpha())
             seconds["paste"] += time.perf_counter() - started
         started = time.perf_counter()
         error = max_error_outside(video.frames, frames, region)
@@ -224,6 +230,15 @@ class Editor:
                 f"the painter {type(self.painter).__name__}{recipe} can {', '.join(sorted(kinds)) or 'do nothing'}, "
                 f"it cannot {wanted}; choose a recipe whose painter can (--config)"
             )
+
+    def _with_remarks(self, step: EditStep, request: EditRequest) -> EditStep:
+        """Note what the painter says beforehand of its result, where it offers that (see `Painter`)."""
+        remarks = getattr(self.painter, "remarks", None)
+        if remarks is None:
+            return step
+        with at_work(self.painter, f"looking at {step.edit.name!r}"):
+            said = tuple(f"{step.edit.name}: {remark}" for remark in remarks(request.video, step.mask))
+        return replace(step, notes=(*step.notes, *said))
 
     def _paint(
         self,

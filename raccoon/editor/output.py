@@ -66,6 +66,8 @@ def check_output(out: str | Path, *, source: Path | None = None, overwrite: bool
         FileNotFoundError, NotADirectoryError, IsADirectoryError: as `raccoon_datamodules.atomic.check_writable` says.
     """
     out = Path(out)
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder, a file name is needed: {out / 'out.mp4'}")
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"a video is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {out}")
     check_writable(out, overwrite=overwrite)

@@ -1,9 +1,12 @@
 """Pasting back, and what is measured of it: outside the grown and feathered mask nothing may change."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from raccoon_datamodules.masks import feather, grow
 
 
 class ContractBroken(RuntimeError):
@@ -24,11 +27,41 @@ class Measurements:
     seconds: dict[str, float]
 
 
-def paste_back(source: NDArray[np.uint8], painted: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftMask:
+    """A grown and feathered mask, in a fraction of the memory: alpha is kept only where it is not 0.
+
+    ``touched`` uint8 {0, 1} [F, H, W], where alpha > 0; ``shares`` alpha there, float32 in (0, 1], a frame each.
+    """
+
+    touched: NDArray[np.uint8]
+    shares: tuple[NDArray[np.float32], ...]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.uint8], grow_by: int, feather_by: int) -> "SoftMask":
+        """Grow and feather a mask uint8 {0, 1} [F, H, W] by pixels, frame by frame."""
+        touched, shares = np.zeros_like(mask), []
+        for frame, picture in enumerate(mask):
+            alpha = feather(grow(picture[None], grow_by), feather_by)[0]
+            touched[frame] = alpha > 0
+            shares.append(alpha[alpha > 0])
+        return cls(touched, tuple(shares))
+
+    def alpha(self) -> Iterator[NDArray[np.float32]]:
+        """Yield alpha float32 [H, W] of each frame."""
+        for touched, share in zip(self.touched, self.shares, strict=True):
+            alpha = np.zeros(touched.shape, dtype=np.float32)
+            alpha[touched > 0] = share
+            yield alpha
+
+
+def paste_back(
+    source: NDArray[np.uint8], painted: NDArray[np.uint8], alpha: Iterable[NDArray[np.float32]]
+) -> NDArray[np.uint8]:
     """Blend painted frames into the source: ``round(alpha * painted + (1 - alpha) * source)``.
 
-    source, painted uint8 [F, H, W, 3]; alpha float32 [0, 1] [F, H, W]. Where alpha is 0 the source is copied, so it is
-    kept bit for bit whatever the painter left there.
+    source, painted uint8 [F, H, W, 3]; alpha float32 [0, 1] [F, H, W], or its frames one by one. Where alpha is 0 the
+    source is copied, so it is kept bit for bit whatever the painter left there.
     """
     result = source.copy()
     for frame, weight in enumerate(alpha):

@@ -9,6 +9,7 @@ import numpy as np
 
 from raccoon.editor.editor import Editor
 from raccoon.editor.output import EncodedReport, inspect_encoded
+from raccoon.editor.paste import SoftMask
 from raccoon.editor.regions import prompt_of
 from raccoon.editor.request import EditRequest, EditResult, EditStep, Preparation
 from raccoon.plan import EditPlan
@@ -22,7 +23,6 @@ from raccoon.provenance import (
     versions,
 )
 from raccoon_datamodules.layout import Layout
-from raccoon_datamodules.masks import feather, grow
 from raccoon_datamodules.paragraph import Paragraph
 from raccoon_datamodules.video import Video
 
@@ -120,7 +120,7 @@ def verify(sidecar: str | Path, *, source: str | Path | None = None, video: Vide
     clip = _source_of(content, sidecar, source, video)
     region = np.zeros(clip.frames.shape[:3], dtype=np.uint8)
     for stored in content["masks"]:
-        region |= (feather(grow(mask_from_json(stored), content["grow"]), content["feather"]) > 0).astype(np.uint8)
+        region |= SoftMask.of(mask_from_json(stored), content["grow"], content["feather"]).touched
     report = inspect_encoded(written, clip, region, lossless=bool(content["output"]["lossless"]))
     return Verification(report, hash_file(written) == content["output"]["sha256"])
 

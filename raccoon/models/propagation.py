@@ -17,10 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raccoon.interfaces import PaintRequest
+from raccoon.models.stillness import picture_speed
 from raccoon_datamodules.sample import EditKind
+from raccoon_datamodules.video import Video
 
 # Values (frames x pixels) gathered at once: about 60 MB of working memory, whatever the clip's length and size.
 _BLOCK = 1 << 21
+# Of the picture's width, from a frame to the next: between a camera on a stand and one held by hand.
+_STILL = 0.0005
+# Less than this share of the mask that is never seen is too little to look bad.
+_UNSEEN = 0.05
 
 
 class MedianTeleaPainter:
@@ -44,6 +50,26 @@ class MedianTeleaPainter:
             raise ValueError(f"telea_radius must be at least 1 pixel, got {telea_radius}")
         self.window = window
         self.telea_radius = telea_radius
+
+    def remarks(self, video: Video, mask: NDArray[np.uint8]) -> tuple[str, ...]:
+        """Say, a sentence each, what of a removal will look bad: the editor shows it before anything is painted.
+
+        mask uint8 {0, 1} [F, H, W].
+        """
+        found = []
+        speed = picture_speed(video.frames, mask)
+        if speed is not None and speed > _STILL:
+            found.append(
+                f"the camera moves (the picture by about {100 * speed:.2g} % of its width a frame) and "
+                "MedianTeleaPainter takes what other frames show at the same place: expect smears"
+            )
+        area = int(mask.sum())
+        unseen = int(np.all(mask, axis=0).sum()) * len(mask) / area if area else 0.0
+        if unseen >= _UNSEEN:
+            found.append(
+                f"{unseen:.0%} of the mask covers what no frame shows; filled in from around it, that looks blurred"
+            )
+        return tuple(found)
 
     def paint(self, request: PaintRequest, /) -> NDArray[np.uint8]:
         """Fill the mask; equal to the source outside it.

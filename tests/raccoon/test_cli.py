@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -566,6 +567,53 @@ def test_the_demo_takes_a_video_of_yours(clip: dict[str, Path], tmp_path: Path) 
     words = ["demo", "--out", str(tmp_path / "demo"), "--video", str(clip["clip.mp4"]), "--mask", str(clip["mask"])]
     assert main(words) == 0
     assert (tmp_path / "demo" / "report.html").exists()
+
+
+def test_a_demo_that_cannot_begin_leaves_no_folder(
+    clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["demo", "--out", str(tmp_path / "demo"), "--video", str(tmp_path / "nope.mp4"), "--mask"]
+    assert main([*words, str(clip["mask"])]) == 2
+    assert "there is no video at" in said_once(capsys)
+    words[4] = str(clip["clip.mp4"])
+    assert main([*words, str(tmp_path / "nope")]) == 2
+    assert "there is no mask at" in said_once(capsys)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_is_no_place_for_the_video(clip: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(edit(clip, Path("."))) == 2
+    assert "--out must be a file, . is a folder; name the video, such as out.mp4" in said_once(capsys)
+
+
+def test_the_video_is_not_its_own_mask(
+    clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["edit", str(clip["clip.mp4"]), "-o", str(tmp_path / "out.mp4"), "--remove", "Ball", "--mask"]
+    assert main([*words, str(clip["clip.mp4"])]) == 2
+    assert "--mask must be another file than the video itself" in said_once(capsys)
+
+
+def test_more_bits_than_are_kept_are_noted(
+    clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = tmp_path / "deep.mkv"
+    frames = Video.read(clip["clip.mp4"]).frames
+    with av.open(str(deep), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p10le"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert main(edit(clip | {"clip.mp4": deep}, tmp_path / "out.mp4", "--dry-run")) == 0
+    assert "the source has 10 bits a color; frames are read, edited and written with 8" in said_once(capsys)
+
+
+def test_a_miniature_before_a_video_of_the_real_world_is_noted(
+    clip: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(edit(clip, tmp_path / "out.mp4", "--dry-run", "--config", "pipeline/tiny")) == 0
+    assert "the recipe's painter is a miniature that knows drawn clips of 64x64 pixels" in capsys.readouterr().err
 
 
 def test_the_demo_takes_a_mask_that_marks_what_to_keep(clip: dict[str, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from raccoon import editor as editing
 from raccoon.editor import ContractBroken, Editor, EditorSettings, EditRequest, PartError, plan_of_words, write_result
 from raccoon.editor import output as output_module
+from raccoon.editor.paste import SoftMask
 from raccoon.interfaces import Description
 from raccoon.plan import Edit, EditPlan
 from raccoon.testing import ConstantPainter, OracleGrounder, tiny_masks, tiny_video
@@ -112,6 +113,35 @@ def test_a_painter_that_writes_into_its_video_cannot_break_the_contract():
     result = editor(Wrong(scribble)).edit(request)
     assert np.array_equal(request.video.frames, kept)
     assert np.array_equal(result.video.frames[result.region == 0], kept[result.region == 0])
+
+
+def test_alpha_is_kept_in_parts_and_given_back_whole():
+    mask = tiny_masks().data.copy()
+    mask[1] = 0
+    soft = SoftMask.of(mask, 2, 3)
+    alpha = feather(grow(mask, 2), 3)
+    assert np.array_equal(np.stack(list(soft.alpha())), alpha)
+    assert np.array_equal(soft.touched, alpha > 0)
+
+
+def test_what_a_painter_says_beforehand_is_noted():
+    class Honest(ConstantPainter):
+        def remarks(self, video, mask):
+            return (f"{int(mask.sum())} pixels of {video.num_frames} frames will be one color",)
+
+    prepared = editor(Honest()).prepare(removal())
+    count = int(tiny_masks().data.sum())
+    assert prepared.steps[0].notes[-1] == f"Square: {count} pixels of 4 frames will be one color"
+
+
+def test_a_painter_that_fails_beforehand_is_named():
+    class Broken(ConstantPainter):
+        def remarks(self, video, mask):
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        editor(Broken()).prepare(removal())
+    assert "was looking at 'Square'" in caught.value.__notes__[0]
 
 
 def test_a_break_of_the_contract_fails_the_run(monkeypatch):

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 from raccoon.interfaces import Painter, PaintRequest
 from raccoon.models import propagation
 from raccoon.models.propagation import MedianTeleaPainter
+from raccoon.models.stillness import picture_speed
 from raccoon_datamodules.video import Video
 
 DATA = Path(os.environ.get("RACCOON_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
@@ -236,3 +238,48 @@ def test_on_real_clouds_it_comes_near_the_hidden_background():
     # The clouds drift: nearby moments know better than the whole clip.
     assert psnr(10) > 36
     assert psnr(10) > psnr(None) + 3
+
+
+def scene(shift, num_frames=12):
+    """A textured picture that moves to the left by ``shift`` pixels a frame."""
+    wide = cv2.resize(noise(24, 120, 3), (120 * 8, 24 * 8), interpolation=cv2.INTER_CUBIC)
+    return np.stack([wide[:, 20 + f * shift : 20 + f * shift + 320] for f in range(num_frames)])
+
+
+def test_a_camera_that_moves_is_said_beforehand():
+    mask = moving_box(12, 192, 320, side=30, step=20)
+    (remark,) = MedianTeleaPainter().remarks(Video.from_frames(scene(4), fps=25.0), mask)
+    # 4 of 320 pixels, to two digits.
+    assert re.match(r"the camera moves \(the picture by about 1\.[23] % of its width a frame\)", remark)
+    assert MedianTeleaPainter().remarks(Video.from_frames(scene(0), fps=25.0), mask) == ()
+
+
+def test_an_object_that_moves_is_no_camera_that_does():
+    frames = scene(0).copy()
+    for f in range(len(frames)):
+        frames[f, 60:130, 20 * f : 20 * f + 70] = noise(70, 70, 3, seed=3)[:, : 320 - 20 * f]
+    mask = moving_box(12, 192, 320, side=30, step=20)
+    assert MedianTeleaPainter().remarks(Video.from_frames(frames, fps=25.0), mask) == ()
+
+
+def test_what_no_frame_shows_is_said_beforehand():
+    mask = moving_box(12, 192, 320, side=40, step=0)
+    mask[6, 5:25] = 0
+    (remark,) = MedianTeleaPainter().remarks(Video.from_frames(scene(0), fps=25.0), mask)
+    assert remark == "52% of the mask covers what no frame shows; filled in from around it, that looks blurred"
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_a_plain_or_very_short_clip_says_nothing_of_the_camera(num_frames):
+    frames = np.full((num_frames, 32, 40, 3), 90, np.uint8)
+    assert picture_speed(frames, np.zeros((num_frames, 32, 40), np.uint8)) is None
+
+
+@pytest.mark.parametrize(("name", "moves"), [("breakdance", False), ("sea-clouds", False), ("tennis", True)])
+def test_the_camera_of_real_clips_is_judged_rightly(name, moves):
+    path = DATA / "clips" / f"{name}.mp4"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    video = Video.read(path, end=2.0)
+    speed = picture_speed(video.frames, np.zeros(video.frames.shape[:3], np.uint8))
+    assert (speed > propagation._STILL) == moves
