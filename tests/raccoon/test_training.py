@@ -113,7 +113,7 @@ def test_the_mean_of_two_ranks_gradients_makes_the_same_run_as_one_process(tiny_
         seen.append([ordinal for batch in batches for ordinal in batch.ordinal.tolist()])
         optimizer["optimizer"].zero_grad()
         for batch in batches:
-            (shared._loss(batch) / 2).backward()
+            (shared._loss(batch.floats()) / 2).backward()
         optimizer["optimizer"].step()
         optimizer["lr_scheduler"]["scheduler"].step()
     assert seen == alone.seen
