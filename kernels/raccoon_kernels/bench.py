@@ -14,6 +14,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from .bench_cases import DTYPES, LABEL_DTYPES, MODES, OPS, Case, LabelMap, Mode,
 from .bench_machine import Ceilings, Machine, describe, measure_ceilings, slug
 from .bench_read import read_csv
 from .bench_report import Result, console_line, plot, write_csv, write_markdown
-from .bench_run import Settings, run_case
+from .bench_run import Settings, failures, run_case
 from .bench_targets import judge, target_cases
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -81,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs as well")
     parser.add_argument("--repeats", type=int, default=None, help="timed rounds; default 10 on a CPU, 50 on a GPU")
     parser.add_argument("--budget", type=float, default=30, help="seconds of timed rounds a case and mode, 10 at least")
+    parser.add_argument("--limit", type=float, default=None, help="seconds after which no other case is begun")
     parser.add_argument("--device", default=None, help="cpu or cuda; default cuda where there is one")
     parser.add_argument(
         "--threads", type=int, default=None, help="torch's threads on a CPU; default what torch chooses"
@@ -92,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_kernels.bench") -> int:
-    """Run the benchmark; returns 1 if a provider was wrong, 2 for options that do not fit together, else 0."""
+    """Run the benchmark; returns 1 if a provider was wrong or a case broke off, 2 for wrong options, else 0."""
     given = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -126,8 +128,24 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
     )
     report = _Report(arguments, machine, ceilings, shlex.join([*shlex.split(prog), *given]))
     results: list[Result] = []
+    broken = left_out = 0
+    begun = time.monotonic()
     for case in cases:
-        for result in run_case(case, _settings(case, arguments, device)):
+        if arguments.limit is not None and time.monotonic() - begun > arguments.limit:
+            left_out += 1
+            continue
+        try:
+            found = run_case(case, _settings(case, arguments, device))
+        except failures() as err:
+            # Such as memory that the case's own inputs need: the other cases are measured all the same.
+            broken += 1
+            line = (str(err).strip().splitlines() or [""])[0]
+            print(f"{case.op} {case.size} broke off: {type(err).__name__}: {line}", file=sys.stderr, flush=True)
+            continue
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        for result in found:
             results.append(result)
             print(console_line(result, ceilings), flush=True)
         # After every case: a run that is cut off leaves what it has.
@@ -135,7 +153,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_ke
     for line in report.verdicts(results):
         print(line)
     report.plot(results)
-    return _exit_code(results)
+    if left_out:
+        print(f"{left_out} of {len(cases)} cases were not begun within {arguments.limit:g} s", file=sys.stderr)
+    return 1 if broken else _exit_code(results)
 
 
 def _read(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

@@ -5,10 +5,11 @@ versions, the commit and the time. A provider that was not timed has one row wit
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from .bench_cases import Case, Mode
 from .bench_machine import Ceilings, Machine
@@ -65,12 +66,21 @@ class Result:
         return None if self.gbps is None else 100.0 * self.gbps / ceilings.copy_gbps
 
 
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """Write beside the file and then put it in its place: a run that is cut off while it writes loses nothing."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as stream:
+        yield stream
+    part.replace(path)
+
+
 def write_csv(
     results: Iterable[Result], path: Path, *, machine: Machine, ceilings: Ceilings, command: str = ""
 ) -> None:
     """Write one row per metric of every result, after the machine's own rates with the command as their note."""
     machine_row = {field.name: getattr(machine, field.name) for field in fields(Machine)}
-    with path.open("w", newline="") as stream:
+    with _replacing(path) as stream:
         writer = csv.DictWriter(stream, fieldnames=COLUMNS, lineterminator="\n")
         writer.writeheader()
         for name, unit, value in (
@@ -117,7 +127,8 @@ def write_markdown(
         lines += ["## Targets", "", *targets, ""]
     for op in dict.fromkeys(result.case.op for result in results):
         lines += [f"## {op}", "", *table([result for result in results if result.case.op == op], ceilings), ""]
-    path.write_text("\n".join(lines))
+    with _replacing(path) as stream:
+        stream.write("\n".join(lines))
 
 
 def table(results: Sequence[Result], ceilings: Ceilings) -> list[str]:

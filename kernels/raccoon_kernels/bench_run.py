@@ -13,6 +13,7 @@ from .bench_report import Result, Status
 from .bench_timing import captured, peak_memory, time_interleaved
 from .bench_truth import Truth, relative_error
 from .bench_yardsticks import Function, Unavailable
+from .dispatch import has_triton
 
 # ||out - float64|| / ||float64|| above which a result is wrong. The bounds tell a wrong result from a rounded one; how
 # the kernels' rounding compares with plain torch's is a target of its own.
@@ -41,6 +42,17 @@ class _Expected:
     inputs: Inputs
     truth: Truth
     gradient: Tensor | None  # at the result
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a provider that cannot run here may raise: a library's own assertions, a kernel that does not fit, ..."""
+    kinds: list[type[Exception]] = [RuntimeError, ImportError, ValueError, TypeError, AssertionError, AttributeError]
+    kinds += [LookupError, OSError, ArithmeticError]
+    if has_triton():
+        from triton import TritonError
+
+        kinds.append(TritonError)
+    return tuple(kinds)
 
 
 def run_case(case: Case, settings: Settings, *, chosen: Sequence[Provider] | None = None) -> list[Result]:
@@ -104,7 +116,7 @@ def _check(provider: Provider, mode: Mode, expected: _Expected) -> tuple[Result,
             result = replace(result, is_deterministic=bool(torch.equal(again, _first(found()))))
     except Unavailable as reason:
         return replace(result, status="unavailable", note=str(reason)), None
-    except (RuntimeError, ImportError, ValueError, TypeError) as err:
+    except failures() as err:
         # Ours must run wherever it says it can; another's failure is its own affair.
         line = (str(err).strip().splitlines() or [""])[0][:200]
         status: Status = "wrong" if provider.kind == "ours" else "unavailable"
@@ -160,6 +172,8 @@ def _call_of(
 def _graphed(results: Sequence[Result], calls: dict[str, Callable[[], object]], settings: Settings) -> list[Result]:
     replays: dict[str, Callable[[], object]] = {}
     graphed = []
+    # Every graph has memory of its own, for which what the launched calls left cached is too much beside it.
+    torch.cuda.empty_cache()
     for result in results:
         if result.timing is None or result.kind == "compiled":
             continue
@@ -168,7 +182,7 @@ def _graphed(results: Sequence[Result], calls: dict[str, Callable[[], object]], 
             # What was checked is the call that is launched: a replay has no figures but its time.
             unchecked = replace(result, error=None, max_abs_error=None, is_deterministic=None, peak_bytes=None)
             graphed.append(replace(unchecked, graph=True))
-        except RuntimeError as err:
+        except failures() as err:
             torch.cuda.synchronize(settings.device)
             line = (str(err).strip().splitlines() or [""])[0][:200]
             note = f"cannot be captured in a graph: {line}"

@@ -1,6 +1,7 @@
 import csv
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,13 +102,65 @@ def test_another_shape_is_wrong():
     assert "must have the reference's shape [6, 3], got [6, 2]" in result.note
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError, AssertionError, AttributeError, KeyError, torch.OutOfMemoryError, "triton"], ids=str
+)
 @pytest.mark.parametrize(("kind", "status"), [("ours", "wrong"), ("other", "unavailable")])
-def test_what_raises_is_wrong_if_it_is_ours_and_unavailable_if_it_is_anothers(kind, status):
+def test_what_raises_is_wrong_if_it_is_ours_and_unavailable_if_it_is_anothers(kind, status, error):
+    if error == "triton":
+        # What a kernel that asks for too much shared memory raises is no RuntimeError.
+        error = pytest.importorskip("triton").TritonError
+
     def build(inputs):
-        raise RuntimeError("no such kernel\nand a long traceback")
+        raise error("no such kernel\nand a long traceback")
 
     result = one(Provider("broken", kind, build))
-    assert (result.status, result.note) == (status, "raised RuntimeError: no such kernel")
+    assert result.status == status
+    assert result.note.startswith(f"raised {error.__name__}: ")
+    assert "no such kernel" in result.note
+
+
+def test_a_case_that_breaks_off_costs_only_itself(quick_ceilings, monkeypatch, tmp_path, capsys):
+    run = bench.run_case
+
+    def break_off(case, settings):
+        if case.size == "XS":
+            raise torch.OutOfMemoryError("CUDA out of memory\nand a long explanation")
+        return run(case, settings)
+
+    monkeypatch.setattr(bench, "run_case", break_off)
+    arguments = ["--device", "cpu", "--compile", "none", "--ops", "grid_weights", "--sizes", "XS,S", "--repeats", "1"]
+    assert bench.main([*arguments, "--out", str(tmp_path)]) == 1
+    assert "grid_weights XS broke off: OutOfMemoryError: CUDA out of memory" in capsys.readouterr().err
+    with (tmp_path / "kernels-cpu.csv").open() as stream:
+        assert {row["size"] for row in csv.DictReader(stream)} == {"", "S"}
+    assert (tmp_path / "kernels-cpu.png").exists()
+
+
+def test_what_has_been_measured_is_there_when_a_run_is_cut_off(quick_ceilings, monkeypatch, tmp_path):
+    run = bench.run_case
+
+    def cut_off(case, settings):
+        if case.size == "S":
+            raise KeyboardInterrupt
+        return run(case, settings)
+
+    monkeypatch.setattr(bench, "run_case", cut_off)
+    arguments = ["--device", "cpu", "--compile", "none", "--ops", "grid_weights", "--sizes", "XS,S", "--repeats", "1"]
+    with pytest.raises(KeyboardInterrupt):
+        bench.main([*arguments, "--out", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels-cpu.csv", "kernels-cpu.md"]
+    with (tmp_path / "kernels-cpu.csv").open() as stream:
+        assert {row["size"] for row in csv.DictReader(stream)} == {"", "XS"}
+
+
+def test_after_the_limit_no_case_is_begun_and_the_rest_is_written(quick_ceilings, monkeypatch, tmp_path, capsys):
+    clock = iter((0.0, 1.0, 500.0))
+    monkeypatch.setattr(bench, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    arguments = ["--device", "cpu", "--compile", "none", "--ops", "grid_weights", "--sizes", "XS,S", "--repeats", "1"]
+    assert bench.main([*arguments, "--limit", "480", "--out", str(tmp_path)]) == 0
+    assert "1 of 2 cases were not begun within 480 s" in capsys.readouterr().err
+    assert (tmp_path / "kernels-cpu.png").exists()
 
 
 def test_a_result_that_varies_is_said_to():
