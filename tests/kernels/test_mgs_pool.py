@@ -438,3 +438,20 @@ def test_v2p_builds_no_mask():
         tokens.sum().backward()
     # The pixels' own features, a handful of numbers each, are the greatest.
     assert largest.numel <= 8 * labels.numel()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_more_than_2_to_the_31_features_are_addressed():
+    frames = 3650
+    features = torch.randn(frames, 24, 24, 1024, device="cuda", dtype=torch.bfloat16).requires_grad_()
+    assert features.numel() > 2**31
+    labels = torch.randint(0, 50, (1, 336, 336), device="cuda").short().repeat(frames, 1, 1)
+    membership = torch.rand(1, 50, 25, device="cuda").lt(0.3).repeat(frames, 1, 1)
+    tokens, _ = mgs_pool(features, labels, membership, frame_offsets=[0, frames - 2, frames])
+    (gradient,) = torch.autograd.grad(tokens, features, torch.ones_like(tokens))
+    tail = features[-2:].detach().clone().requires_grad_()
+    expected, _ = mgs_pool(tail, labels[-2:], membership[-2:])
+    (expected_gradient,) = torch.autograd.grad(expected, tail, torch.ones_like(expected))
+    torch.testing.assert_close(tokens[1], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient[-2:], expected_gradient, rtol=1e-2, atol=1e-6)
