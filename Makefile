@@ -38,9 +38,10 @@ check: install  ## lint, types, layers
 bench: install  ## measure the pooling kernels on this machine, two minutes on a processor
 	$(BIN)/raccoon bench kernels --quick
 
-gpu: install  ## on a machine with a GPU: the kernels' tests compiled for real, then the full bench into docs/results
-	$(BIN)/python -m pytest -q -m gpu tests
-	$(BIN)/raccoon bench kernels --targets --graph --compile targets --out docs/results
+gpu: install  ## on a machine with a GPU: the tests that need one, then the kernels' targets and a sweep into docs/results
+	$(BIN)/python -m pytest -q -n 4 -m gpu tests; tested=$$?; \
+	$(BIN)/raccoon bench kernels --targets --graph --compile targets --base L --sweep frames=8,16,32,64,100 \
+	  --limit 480 --out docs/results && exit $$tested
 
 weights: install  ## train the miniature models anew into runs/weights (a GPU: minutes; a processor: hours)
 	for recipe in tiny/clip tiny/language v2p/tiny tiny/vae tiny/inpaint p2v/tiny; do \
