@@ -20,7 +20,7 @@ from raccoon.provenance import (
     versions,
     write_sidecar,
 )
-from raccoon_datamodules.atomic import check_writable, replacing
+from raccoon_datamodules.atomic import FULL, check_writable, disk_full, replacing
 from raccoon_datamodules.video import Video, probe, time_precision
 
 # What `Video.write` takes.
@@ -108,7 +108,7 @@ def write_result(
     Raises:
         ContractBroken: if the written file does not keep that; nothing is left behind.
         ValueError, FileExistsError...: as `check_output` says.
-        OSError: if the disk is full or the place cannot be written.
+        OSError: if the disk is full, naming the video, or the place cannot be written.
     """
     out = Path(out)
     check_output(out, source=result.source.path, overwrite=overwrite, sidecar=sidecar)
@@ -127,10 +127,13 @@ def write_result(
                 write_sidecar(sidecar_of(result, report, hash_file(video_part)), json_part)
             video_stands = True
         return report
-    except BaseException:
+    except BaseException as err:
         # The sidecar could not take its name although the video did: a video alone would look finished.
         if video_stands and not existed:
             out.unlink(missing_ok=True)
+        # By its own name: on the way here it was called after a temporary file and the sidecar.
+        if isinstance(err, OSError) and err.errno in FULL:
+            raise disk_full(out, err) from err
         raise
 
 

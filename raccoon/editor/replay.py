@@ -9,7 +9,7 @@ import numpy as np
 
 from raccoon.editor.editor import Editor
 from raccoon.editor.output import EncodedReport, inspect_encoded
-from raccoon.editor.paste import SoftMask
+from raccoon.editor.paste import ContractBroken, SoftMask
 from raccoon.editor.regions import prompt_of
 from raccoon.editor.request import EditRequest, EditResult, EditStep, Preparation
 from raccoon.plan import EditPlan
@@ -108,7 +108,8 @@ def verify(sidecar: str | Path, *, source: str | Path | None = None, video: Vide
     """Check a written result against its source by its sidecar, as it was checked when it was written.
 
     Raises:
-        ContractBroken: lists everything the file does not keep of its source.
+        ContractBroken: lists everything the file does not keep of its source, or the file was changed since and differs
+            from it by more than was recorded.
         FileNotFoundError: if sidecar, result or source is not there.
         ValueError, RuntimeError: as `replay` says.
     """
@@ -122,7 +123,15 @@ def verify(sidecar: str | Path, *, source: str | Path | None = None, video: Vide
     for stored in content["masks"]:
         region |= SoftMask.of(mask_from_json(stored), content["grow"], content["feather"]).touched
     report = inspect_encoded(written, clip, region, lossless=bool(content["output"]["lossless"]))
-    return Verification(report, hash_file(written) == content["output"]["sha256"])
+    is_same = hash_file(written) == content["output"]["sha256"]
+    recorded = content["output"].get("max_error_outside")
+    # What its own encoding cost is recorded; more came from somebody else.
+    if not is_same and recorded is not None and report.max_error_outside > recorded:
+        raise ContractBroken(
+            f"{written} was changed since it was written: outside the mask it differs from the source by up to "
+            f"{report.max_error_outside} of 255, as written by {recorded}; write it again (raccoon edit --overwrite)"
+        )
+    return Verification(report, is_same)
 
 
 def _source_of(content: Mapping[str, Any], sidecar: Path, source: str | Path | None, video: Video | None) -> Video:

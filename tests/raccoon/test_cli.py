@@ -348,7 +348,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old(
     monkeypatch.setattr(Video, "write", full)
     there = sorted(tmp_path.iterdir())
     assert main([*edit(clip, out), "--overwrite"]) == 1
-    assert "no room left" in said_once(capsys)
+    assert f"no room left to write {out};" in said_once(capsys)
     assert sorted(tmp_path.iterdir()) == there
     assert out.read_text() == "precious"
 

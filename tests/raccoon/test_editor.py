@@ -759,6 +759,14 @@ def test_verify_finds_a_file_that_was_changed(written, source):
     assert not editing.verify(written).same_file
 
 
+def test_verify_refuses_a_file_that_was_made_worse_since(result, tmp_path):
+    write_result(result, tmp_path / "out.mp4")
+    worse = result.video.with_frames(result.video.frames // 2)
+    worse.write(tmp_path / "out.mp4", overwrite=True)
+    with pytest.raises(ContractBroken, match=r"was changed since it was written: .* up to \d+ of 255, as written by"):
+        editing.verify(tmp_path / "out.json")
+
+
 def test_verify_finds_a_broken_contract(written):
     tiny_video(5).write(written.with_name("out.mkv"), lossless=True, overwrite=True)
     with pytest.raises(ContractBroken, match="5 frames instead of 6"):
