@@ -39,7 +39,7 @@ bench: install  ## measure the pooling kernels on this machine, two minutes on a
 	$(BIN)/raccoon bench kernels --quick
 
 gpu: install  ## on a machine with a GPU: the tests that need one, then the kernels' targets and a sweep into docs/results
-	$(BIN)/python -m pytest -q -n 4 -m gpu tests; tested=$$?; \
+	$(BIN)/python -m pytest -q -n 8 -m gpu tests; tested=$$?; \
 	$(BIN)/raccoon bench kernels --targets --graph --compile targets --base L --sweep frames=8,16,32,64,100 \
 	  --limit 480 --out docs/results && exit $$tested
 
