@@ -30,6 +30,7 @@ SIZES = [
     pytest.param((2, 19, 70, 5, 31, 1, 1, 1, 130), id="one-window-31-clusters"),
     pytest.param((1, 20, 20, 5, 1, 3, 2, 2, 3), id="more-bins-than-frames"),
     pytest.param((1, 16, 16, 3, 32, 1, 2, 2, 16), id="one-frame-32-clusters"),
+    pytest.param((2, 20, 29, 7, 5, 2, 3, 3, 8), id="windows-of-different-sizes"),
 ]
 
 
@@ -229,16 +230,18 @@ def test_nothing_beyond_the_inputs_ends_is_read(place, poisoned, guard, size):
 
 
 @pytest.mark.skipif(not has_triton(), reason="needs triton")
-@pytest.mark.parametrize("grid", [(1, 2, 2), (1, 1, 1)], ids=["by-columns", "by-windows"])
+@pytest.mark.parametrize("grid", [(3, 2, 2), (1, 1, 1)], ids=["by-columns", "by-windows"])
 def test_an_unchecked_bad_label_is_left_out_by_the_kernels(place, grid):
     backend, device = place
     if backend == "torch":
         pytest.skip("torch's own bounds checks find it")
-    labels = torch.zeros(1, 16, 16, dtype=torch.int32, device=device)
-    labels[0, 0, 0], labels[0, 9, 9] = -1, 3
-    membership = torch.ones(1, 3, 2, dtype=torch.bool, device=device)
+    # Beside a frame's superpixels lie those of the frames around it.
+    labels = torch.zeros(3, 16, 16, dtype=torch.int32, device=device)
+    labels[1, 0, 0], labels[1, 9, 9] = -1, 3
+    membership = torch.ones(3, 3, 2, dtype=torch.bool, device=device)
     weights = grid_weights(labels, membership, grid, backend=backend, checked=False)
-    assert (weights * 256 / (grid[1] * grid[2])).sum((0, 1, 2)).tolist() == [254.0, 254.0]
+    num_counted = 3 * 256 - 2
+    assert (weights * 768 / grid[0] / (grid[1] * grid[2])).sum((0, 1, 2)).tolist() == [num_counted, num_counted]
 
 
 def test_one_pixel_is_one_token(place):

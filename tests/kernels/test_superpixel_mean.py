@@ -383,21 +383,20 @@ def test_a_label_outside_the_range_is_named(place, bad):
         superpixel_mean(make_pixels((1, 1, 4, 4), device=device), labels, 4, backend=backend, checked=True)
 
 
+@pytest.mark.parametrize("channels", [3, 9, 20])
 @pytest.mark.parametrize("grid", [(2, 2), None], ids=["grid", "general"])
 @pytest.mark.skipif(not has_triton(), reason="needs triton")
-def test_an_unchecked_bad_label_is_left_out_by_the_kernels(place, grid):
+def test_an_unchecked_bad_label_is_left_out_by_the_kernels(place, grid, channels):
     backend, device = place
     if backend == "torch":
         pytest.skip("torch's own bounds checks find it")
     labels = make_grid_labels(1, 8, 8, (2, 2)).to(device)
-    good = labels.clone()
     labels[0, 0, 0], labels[0, 3, 3] = -5, 999
     means, counts = superpixel_mean(
-        torch.ones(1, 9, 8, 8, device=device), labels, 4, grid=grid, backend=backend, checked=False
+        torch.ones(1, channels, 8, 8, device=device), labels, 4, grid=grid, backend=backend, checked=False
     )
     assert int(counts.sum()) == 62
     assert torch.equal(means[counts > 0], torch.ones_like(means[counts > 0]))
-    assert good.shape == labels.shape
 
 
 @pytest.mark.parametrize(
