@@ -307,11 +307,11 @@ def pictures(view: SampleView, member: str, frames: Sequence[int], size: tuple[i
     Raises:
         ValueError: if the member holds no pictures.
     """
-    kind, object_id = parse_suffix(member) or (None, None)
-    if kind not in ("video", "inpainted"):
-        raise ValueError(f"pictures are in {members.VIDEO} and inpainted-ID.mp4, got {member}")
-    if object_id is None:
+    if member == members.VIDEO:
         return _gather(lambda numbers: view.clip(numbers, size), frames)
+    kind, object_id = parse_suffix(member) or (None, None)
+    if kind != "inpainted" or object_id is None:
+        raise ValueError(f"pictures are in {members.VIDEO} and inpainted-ID.mp4, got {member}")
     return _gather(lambda numbers: view.inpainted(object_id, numbers, size), frames)
 
 

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -136,8 +135,9 @@ class MemberView:
     def _check_frames(self, frames: Frames) -> None:
         if frames is None:
             return
-        if not all(0 <= n < self.num_frames for n in frames) or any(b <= a for a, b in pairwise(frames)):
-            raise ValueError(f"frame numbers must rise and be in [0, {self.num_frames}), got {list(frames)}")
+        numbers = list(frames)
+        if numbers != sorted(set(numbers)) or (numbers and not 0 <= numbers[0] <= numbers[-1] < self.num_frames):
+            raise ValueError(f"frame numbers must rise and be in [0, {self.num_frames}), got {numbers}")
 
     def _timed(self, pictures: NDArray[np.uint8], frames: Frames) -> Video:
         times = self.meta.timestamps if frames is None else self.meta.timestamps[list(frames)]
