@@ -11,6 +11,7 @@ from raccoon_kernels.dispatch import has_triton
 from raccoon_kernels.kmeans_lloyd import squared_distances
 from raccoon_kernels.kmeans_seeding import seed_centroids, seed_clips
 from raccoon_kernels.kmeans_variants import neo_assign, okm_assign, okm_update
+from raccoon_kernels.launch import forget_plans
 
 ALGORITHMS = ["topv", "kl", "okm", "neo", "merge"]
 FUSED = ["topv", "kl", "merge"]
@@ -86,6 +87,43 @@ def test_features_without_room_for_a_counting_column_are_counted_beside_them(pla
     )
     expected = reference.kmeans(points, points[:5], num_iterations=4, overlap=2)
     torch.testing.assert_close(result.centroids.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_triton(), reason="needs triton")
+@pytest.mark.parametrize("multiprocessors", [1, 2])
+@pytest.mark.parametrize("features", [3, 32])
+def test_programs_of_several_blocks_give_the_twins_centroids(place, monkeypatch, features, multiprocessors):
+    from raccoon_kernels import triton_kmeans_lloyd
+
+    backend, device = place
+    monkeypatch.setattr(triton_kmeans_lloyd, "num_multiprocessors", lambda device: multiprocessors)
+    forget_plans()
+    points = make_points(1100, features, device=device)
+    options = {"max_iterations": 3, "tolerance": 0.0, "backend": backend}
+    result = overlapping_kmeans(points, 5, 2, algorithm="kl", initial=points[:5], **options)
+    forget_plans()
+    expected = reference.kmeans(points, points[:5], num_iterations=3, overlap=2)
+    torch.testing.assert_close(result.centroids.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cluster_that_nothing_can_be_spared_for_keeps_its_centroid(place):
+    backend, device = place
+    # Whole numbers about zero: no sum is rounded, so every point lies on its centroid.
+    corners = torch.tensor([[4.0, 0.0], [0.0, 4.0], [-4.0, 0.0], [0.0, -4.0]])
+    points = corners[torch.arange(32) % 4].to(device)
+    initial = torch.cat([points[:4], points[:2] + 64])
+    result = overlapping_kmeans(points, 6, 1, initial=initial, max_iterations=2, tolerance=0.0, backend=backend)
+    torch.testing.assert_close(result.centroids, initial)
+
+
+def test_the_tolerance_is_of_the_variance_about_the_mean(place):
+    backend, device = place
+    points = make_points(400, 3, groups=30, device=device)
+    points[0] += 300.0
+    options = {"initial": points[:5].clone(), "tolerance": 1e-3}
+    expected = overlapping_kmeans(points.double(), 5, 1, backend="torch", **options)
+    result = overlapping_kmeans(points, 5, 1, backend=backend, **options)
+    assert int(result.iterations) == int(expected.iterations) > 2
 
 
 def test_a_short_clip_beside_a_long_one_and_empty_clusters_in_both_are_as_alone(place):
@@ -396,6 +434,11 @@ def test_clips_are_seeded_side_by_side_as_each_would_be_alone():
     together = seed_clips(padded, torch.tensor(lengths), 7, 3)
     for clip, seeds in zip(clips, together, strict=True):
         assert torch.equal(seeds, seed_centroids(clip, 7, 3))
+
+
+def test_a_point_that_lies_on_a_seed_is_never_drawn(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, generator: torch.zeros(shape, dtype=dtype))
+    assert seed_centroids(torch.tensor([[0.0], [0.0], [3.0]]), 2, 0).tolist() == [[0.0], [3.0]]
 
 
 def test_seeding_finds_separated_groups():

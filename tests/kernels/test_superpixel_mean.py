@@ -57,8 +57,9 @@ def test_means_equal_the_twin_within_a_millionth_and_counts_exactly(place, dtype
         ((3, 1, 1, 1), (1, 1)),
         ((1, 17, 28, 28), (2, 2)),
         ((2, 17, 67, 39), (14, 4)),
+        ((17, 1, 4, 4), (2, 2)),
     ],
-    ids=["one-superpixel", "ragged", "one-pixel", "17-channels", "17-channels-many-rows"],
+    ids=["one-superpixel", "ragged", "one-pixel", "17-channels", "17-channels-many-rows", "many-frames"],
 )
 def test_odd_sizes_equal_the_twin(place, shape, grid):
     backend, device = place
@@ -136,12 +137,15 @@ def test_one_pixel_that_breaks_the_promise_is_not_lost(place, channels, stray):
     assert relative_error(means, expected) < 1e-6
 
 
-@pytest.mark.parametrize(("channels", "step"), [(3, -5), (3, -1), (3, 3), (3, 5), (17, -3), (17, 1)])
-def test_ids_that_lie_side_by_side_only_around_a_border_are_no_neighbours(place, channels, step):
+@pytest.mark.parametrize(
+    ("channels", "cell", "step"),
+    [(3, 8, -5), (3, 4, -1), (3, 4, 3), (3, 7, -3), (3, 3, 1), (3, 3, 5), (17, 8, -5), (17, 3, 5)],
+)
+def test_ids_that_lie_side_by_side_only_around_a_border_are_no_neighbours(place, channels, cell, step):
     # In a grid of four columns an id and the next lie side by side, but at the end of a row.
     backend, device = place
     own = torch.arange(24)[:, None] // 8 * 4 + torch.arange(32) // 8
-    labels = (own + step).clamp(0, 11)[None].int().to(device)
+    labels = torch.where(own == cell, own + step, own)[None].int().to(device)
     x = make_pixels((1, channels, 24, 32), device=device)
     means, counts = superpixel_mean(x, labels, 12, grid=(3, 4), backend=backend)
     expected, expected_counts = reference.superpixel_mean(x, labels, 12)
@@ -390,12 +394,13 @@ def test_an_unchecked_bad_label_is_left_out_by_the_kernels(place, grid, channels
     backend, device = place
     if backend == "torch":
         pytest.skip("torch's own bounds checks find it")
-    labels = make_grid_labels(1, 8, 8, (2, 2)).to(device)
-    labels[0, 0, 0], labels[0, 3, 3] = -5, 999
+    # Beside a frame's superpixels lie those of the frames around it.
+    labels = make_grid_labels(3, 8, 8, (2, 2)).to(device)
+    labels[1, 0, 0], labels[1, 3, 3] = -1, 4
     means, counts = superpixel_mean(
-        torch.ones(1, channels, 8, 8, device=device), labels, 4, grid=grid, backend=backend, checked=False
+        torch.ones(3, channels, 8, 8, device=device), labels, 4, grid=grid, backend=backend, checked=False
     )
-    assert int(counts.sum()) == 62
+    assert counts.sum(1).tolist() == [64, 62, 64]
     assert torch.equal(means[counts > 0], torch.ones_like(means[counts > 0]))
 
 
