@@ -80,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where torch.compile is measured, at seconds a case; targets: only their forwards",
     )
     parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs as well")
-    parser.add_argument("--repeats", type=int, default=None, help="timed rounds; default 10 on a CPU, 50 on a GPU")
+    repeats_help = "timed rounds; default 10 on a CPU, 5 with --quick, 50 on a GPU"
+    parser.add_argument("--repeats", type=int, default=None, help=repeats_help)
     parser.add_argument("--budget", type=float, default=30, help="seconds of timed rounds a case and mode, 10 at least")
     parser.add_argument("--limit", type=float, default=None, help="seconds after which no other case is begun")
     parser.add_argument("--device", default=None, help="cpu or cuda; default cuda where there is one")
@@ -226,7 +227,7 @@ def _settings(case: Case, arguments: argparse.Namespace, device: torch.device) -
         use_compile = case in target_cases(device.type)
     if arguments.quick:
         use_compile = use_compile and (case.op, case.size) == ("mgs_pool", "XS")
-    default_repeats = 50 if device.type == "cuda" else 10
+    default_repeats = 50 if device.type == "cuda" else 5 if arguments.quick else 10
     return Settings(
         device=device,
         modes=arguments.modes or ("fwd",),
