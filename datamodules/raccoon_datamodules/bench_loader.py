@@ -12,6 +12,7 @@ what its workers did before. A missed target is printed as a miss and leaves the
 
 import argparse
 import gc
+import math
 import os
 import shlex
 import sys
@@ -24,8 +25,8 @@ import cv2
 import numpy as np
 import torch
 
-from raccoon_datamodules.bench_loader_data import Workload, clips_workload, synthetic_workload
-from raccoon_datamodules.bench_loader_readers import READERS, Bare, Ours, Reader, batches_ahead
+from raccoon_datamodules.bench_loader_data import Workload, clips_workload, index_workload, synthetic_workload
+from raccoon_datamodules.bench_loader_readers import READERS, Bare, Ours, Reader, batches_ahead, datamodule
 from raccoon_datamodules.bench_loader_report import (
     Memory,
     Result,
@@ -36,7 +37,6 @@ from raccoon_datamodules.bench_loader_report import (
     write_csv,
     write_markdown,
 )
-from raccoon_datamodules.order import SampleOrder
 
 RESUME_AT = 1_000_000
 
@@ -106,8 +106,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_da
             for result in compare(load, workers=workers, batch=args.batch, repeats=repeats, passes=args.passes):
                 results.append(result)
                 print(console_line(result, results), flush=True)
-    resume = measure_resume()
-    print(resume, flush=True)
+        resume = measure_resume(work, RESUME_AT // 50 if args.quick else RESUME_AT)
+        print(resume, flush=True)
     for verdict in judge(results, cores=machine.cores):
         print(verdict, flush=True)
     if args.out is not None:
@@ -148,13 +148,14 @@ def compare(load: Workload, *, workers: Sequence[int], batch: int, repeats: int,
 def window(num_samples: int, *, batch: int, num_workers: int, passes: int) -> tuple[int, int]:
     """(samples before the clock starts, samples that it counts) of a round: whole passes, since samples differ in cost.
 
+    The bare loop has no batches, the others do: so that all count the same samples, both are whole batches as well.
     What workers have ready when the clock starts and when it stops is the same up to a batch each, so eight batches of
     each worker, or of this process, must lie between.
     """
-    ahead = batches_ahead(num_workers) * batch
-    skipped = max(1, -(-ahead // num_samples))
-    counted = max(passes, -(-8 * max(1, num_workers) * batch // num_samples))
-    return skipped * num_samples, counted * num_samples
+    unit = math.lcm(num_samples, batch)
+    skipped = max(1, -(-batches_ahead(num_workers) * batch // unit))
+    counted = max(passes * num_samples, 8 * max(1, num_workers) * batch)
+    return skipped * unit, -(-counted // unit) * unit
 
 
 def measure_memory(work: Path, num_samples: int) -> Memory:
@@ -174,16 +175,18 @@ def measure_memory(work: Path, num_samples: int) -> Memory:
     return Memory(num_samples, slope, float(megabytes[0]), float(megabytes[-1]))
 
 
-def measure_resume() -> Resume:
-    """Time to the keys' places of the batch at ordinal 10^6 of a new order over 10^6 samples in 1000 shards."""
+def measure_resume(work: Path, num_samples: int = RESUME_AT) -> Resume:
+    """Time from nothing to the keys of the step at ordinal 10^6; shards of 1000 samples, their index on disk."""
+    load = index_workload(work / "resume", num_samples=num_samples)
     seconds = []
-    for attempt in range(5):
+    for _ in range(3):
         began = time.perf_counter()
-        order = SampleOrder([1000] * 1000, seed=attempt)
-        for ordinal in range(RESUME_AT - 64, RESUME_AT + 64):
-            order.locate(ordinal)
+        data = datamodule(load, batch_size=64, num_workers=0)
+        data.setup("fit")
+        data.load_state_dict({**data.state_dict(), "ordinal": RESUME_AT})
+        data.keys_of(range(RESUME_AT, RESUME_AT + 64))
         seconds.append(time.perf_counter() - began)
-    return Resume(RESUME_AT, sorted(seconds)[2])
+    return Resume(RESUME_AT, num_samples, sorted(seconds)[1])
 
 
 def resident_bytes(pid: int | str = "self") -> int:

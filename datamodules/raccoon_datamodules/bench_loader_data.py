@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from raccoon_datamodules import members
+from raccoon_datamodules.index import Index
 from raccoon_datamodules.masks import boxes_of
 from raccoon_datamodules.paragraph import ObjectDescription, Paragraph
 from raccoon_datamodules.sample import ObjectRecord, VplmSample, encode
+from raccoon_datamodules.shard import Member, Shard
 from raccoon_datamodules.synthetic import make_sample, seed_of
 from raccoon_datamodules.video import Video, encode_clip
 from raccoon_datamodules.writer import write_encoded
@@ -66,6 +68,28 @@ def clips_workload(
     items = list(_clips(paths, max_frames))
     write_encoded(items, shards, samples_per_shard=max(1, len(items) // 4), overwrite=True)
     return Workload("clips", shards, unpack(shards, work / "clips-files"), len(items), "remove", num_frames, size)
+
+
+def index_workload(work: Path, *, num_samples: int, samples_per_shard: int = 1000) -> Workload:
+    """Shards of which only the index is there, each sample with two objects: to time what opens and orders them."""
+    suffixes = ["meta.json", "paragraph.json", "edits.json", "video.mp4"]
+    suffixes += [members.object_suffix(kind, i) for i in ("1", "2") for kind in ("object", "mask", "inpainted")]
+    rng = np.random.default_rng(0)
+    shards = []
+    for number in range(-(-num_samples // samples_per_shard)):
+        samples = []
+        end = 512
+        for i in range(number * samples_per_shard, min((number + 1) * samples_per_shard, num_samples)):
+            found = []
+            lengths, checksums = (rng.integers(100, high, len(suffixes)).tolist() for high in (60_000, 1 << 32))
+            for suffix, length, crc32 in zip(suffixes, lengths, checksums, strict=True):
+                found.append(Member(suffix, end, length, crc32))
+                end += -(-length // 512) * 512 + 512
+            samples.append((f"video-{i:07d}", found))
+        shards.append(Shard.from_samples(f"vplm-train-{number:06d}.tar", samples, size=end, sha256=f"{number:064x}"))
+    work.mkdir(parents=True, exist_ok=True)
+    Index("train", tuple(shards), str(work)).save(work)
+    return Workload("index", work, work, num_samples, "remove", 8, (64, 64))
 
 
 def unpack(shards: Path, folder: Path) -> Path:

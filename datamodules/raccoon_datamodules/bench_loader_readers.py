@@ -56,7 +56,7 @@ class Bare(Reader):
 
     def __init__(self, workload: Workload, *, num_samples: int, batch_size: int, num_workers: int) -> None:
         super().__init__(workload, num_samples=num_samples, batch_size=batch_size, num_workers=num_workers)
-        data = _datamodule(workload, batch_size=batch_size, num_workers=0)
+        data = datamodule(workload, batch_size=batch_size, num_workers=0)
         self._jobs = [_job(data, ordinal) for ordinal in range(num_samples)]
 
     def batches(self) -> Iterator[int]:
@@ -101,7 +101,7 @@ class Ours(Reader):
 
     def batches(self) -> Iterator[int]:
         """See `Reader.batches`."""
-        data = _datamodule(self.workload, batch_size=self.batch_size, num_workers=self.num_workers)
+        data = datamodule(self.workload, batch_size=self.batch_size, num_workers=self.num_workers)
         # An endless stream, whose workers are never done.
         yield from _sizes(data.train_dataloader(), self.num_samples)
 
@@ -194,7 +194,7 @@ def _job(data: P2VDataModule, ordinal: int) -> _Job:
     rng = draw(data.seed, ordinal, "train/example")
     plan = plan_p2v(view, choice, num_frames=data.num_frames, rng=rng, sampling=data.frame_sampling)
     shard = source.index.shards[ref.shard]
-    entries = [entry for entry in shard.members(ref.sample) if entry.suffix in choice.wanted]
+    entries = shard.members(ref.sample, choice.wanted)
     return _Job(
         shard.name,
         [entry.suffix for entry in entries],
@@ -211,7 +211,7 @@ class _Make:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        self._data = _datamodule(workload, batch_size=1, num_workers=0)
+        self._data = datamodule(workload, batch_size=1, num_workers=0)
 
     def __call__(self, data: Mapping[str, bytes]) -> P2VExample:
         view = MemberView(data)
@@ -238,7 +238,8 @@ def batches_ahead(num_workers: int) -> int:
     return 2 * num_workers
 
 
-def _datamodule(workload: Workload, *, batch_size: int, num_workers: int) -> P2VDataModule:
+def datamodule(workload: Workload, *, batch_size: int, num_workers: int) -> P2VDataModule:
+    """What training on a workload reads with."""
     return P2VDataModule(
         str(workload.shards),
         global_batch_size=batch_size,

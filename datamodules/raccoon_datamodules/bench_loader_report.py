@@ -54,16 +54,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Seconds to find the samples around an ordinal in an order that was just made."""
+    """Seconds to open an index of so many samples and find those of the step at an ordinal."""
 
     ordinal: int
+    num_samples: int
     seconds: float
 
     def __str__(self) -> str:
         is_met = _met(self.seconds < TARGET_RESUME_S)
         return (
-            f"resume at ordinal {self.ordinal}: {self.seconds * 1e3:.1f} ms (target: under {TARGET_RESUME_S:g} s, "
-            f"{is_met})"
+            f"resume at ordinal {self.ordinal}, an index of {self.num_samples} samples opened: {self.seconds:.3f} s "
+            f"(target: under {TARGET_RESUME_S:g} s, {is_met})"
         )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,15 +62,16 @@ class Shard:
         """The key of a sample."""
         return bytes(self.keys[sample]).decode("ascii")
 
-    def members(self, sample: int) -> tuple[Member, ...]:
-        """The members of a sample, in the order of the tar.
+    def members(self, sample: int, wanted: Collection[str] | None = None) -> tuple[Member, ...]:
+        """The members of a sample (None: all, else those with a wanted suffix), in the order of the tar.
 
         Raises:
             MemberError: if one is said to be larger than any member is (`limits`).
         """
         place = slice(int(self.first[sample]), int(self.first[sample + 1]))
         columns = zip(*(column[place].tolist() for column in self._columns()), strict=True)
-        found = tuple(Member(self.suffixes[s], o, n, c) for s, o, n, c in columns)
+        named = ((self.suffixes[s], o, n, c) for s, o, n, c in columns)
+        found = tuple(Member(*entry) for entry in named if wanted is None or entry[0] in wanted)
         for member in found:
             if member.length > MAX_MEMBER_BYTES:
                 sizes = f"{readable(member.length)}, at most {readable(MAX_MEMBER_BYTES)} are read"

@@ -110,7 +110,7 @@ class ShardSource(Source):
             MemberError: if a member's bytes are not those that were indexed.
         """
         found = self.index.shards[shard]
-        entries = [m for m in found.members(sample) if wanted is None or m.suffix in wanted]
+        entries = found.members(sample, wanted)
         pieces = self._reader.read_many(found.name, [(m.offset, m.length) for m in entries])
         for entry, data in zip(entries, pieces, strict=True):
             # A flipped bit in a clip decodes without an error; only the checksum sees it.

@@ -334,11 +334,11 @@ def _described(info: ObjectInfo) -> ObjectDescription:
 
 def _with_object(frames: list[int], info: ObjectInfo) -> list[int]:
     """The frames, one of them exchanged if the object is in none of them."""
+    if info.area[frames].any():
+        return frames
     seen = np.flatnonzero(info.area)
     if not seen.size:
         raise MemberError(object_suffix("object", info.id), "the object is in no frame of the clip")
-    if info.area[frames].any():
-        return frames
     middle = int(seen[seen.size // 2])
     starts = [i * len(info.area) // len(frames) for i in range(len(frames))]
     which = bisect_right(starts, middle) - 1
