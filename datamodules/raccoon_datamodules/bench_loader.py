@@ -5,7 +5,7 @@
     raccoon bench loader --memory                    the slope of the memory over 10,000 samples
 
 All read the same bytes in one run and decode by the same functions; readers take turns, and medians of rounds stand
-with their 20th and 80th percentiles. In each round a reader goes through all samples once before the clock starts, then
+with their 20th and 80th percentiles; shares of the bare loop are taken within a round. In each round a reader goes through all samples once before the clock starts, then
 through all of them while it runs, and its workers have more to do when it stops: otherwise a reader would be paid for
 what its workers did before. A missed target is printed as a miss and leaves the exit code alone.
 """
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m raccoon_da
         for load in loads:
             for result in compare(load, workers=workers, batch=args.batch, repeats=repeats, passes=args.passes):
                 results.append(result)
-                print(console_line(result, results), flush=True)
+                print(console_line(result), flush=True)
         resume = measure_resume(work, RESUME_AT // 50 if args.quick else RESUME_AT)
         print(resume, flush=True)
     for verdict in judge(results, cores=machine.cores):
@@ -141,7 +141,8 @@ def compare(load: Workload, *, workers: Sequence[int], batch: int, repeats: int,
     for i, reader in enumerate(readers):
         yield Result(
             load.name, reader.name, reader.num_workers, windows[i][1], load.num_frames, batch,
-            _spread(rates[i]), _spread(firsts[i]), peaks[i],
+            _spread(rates[i]), _spread([own / bare for own, bare in zip(rates[i], rates[0], strict=True)]),
+            _spread(firsts[i]), peaks[i],
         )  # fmt: skip
 
 

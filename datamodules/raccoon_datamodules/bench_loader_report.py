@@ -16,7 +16,7 @@ TARGET_RESUME_S = 1.0
 TARGET_SLOPE_MB = 1.0
 
 Spread = tuple[float, float, float]
-BARE, OURS = "bare decode loop", "raccoon"
+OURS = "raccoon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Machine:
 class Result:
     """One reader on one workload: samples per second and seconds to the first batch (20th, 50th, 80th percentile).
 
-    ``num_samples``: what the clock counted. ``peak_bytes``: memory of the process and its workers shortly before,
+    ``of_bare``: its rate divided by the bare loop's of the same round, since a machine's speed drifts from round to
+    round. ``num_samples``: what the clock counted. ``peak_bytes``: memory of the process and its workers shortly before,
     shared pages by their share.
     """
 
@@ -48,6 +49,7 @@ class Result:
     num_frames: int
     batch_size: int
     samples_per_s: Spread
+    of_bare: Spread
     first_batch_s: Spread
     peak_bytes: int
 
@@ -99,12 +101,12 @@ def describe(*, cores: int, commit: str | None = None) -> Machine:
     )
 
 
-def console_line(result: Result, results: Sequence[Result]) -> str:
+def console_line(result: Result) -> str:
     """One line for the terminal."""
     p20, p50, p80 = result.samples_per_s
     return (
         f"{result.workload:10} {result.reader:17} {result.num_workers:2} workers  {p50:8.1f} samples/s ({p20:.1f} to "
-        f"{p80:.1f})  {p50 * result.num_frames:9.0f} frames/s  {_share(result, results):>5} of bare  first batch "
+        f"{p80:.1f})  {p50 * result.num_frames:9.0f} frames/s  {result.of_bare[1]:5.0%} of bare  first batch "
         f"{result.first_batch_s[1]:.2f} s  {result.peak_bytes / 1e6:.0f} MB"
     )
 
@@ -113,9 +115,10 @@ def judge(results: Sequence[Result], *, cores: int) -> list[str]:
     """Each target with the figure and whether it is met."""
     verdicts = []
     for name in dict.fromkeys(result.workload for result in results):
-        rates = {(r.reader, r.num_workers): r.samples_per_s[1] for r in results if r.workload == name}
+        own = {(r.reader, r.num_workers): r for r in results if r.workload == name}
+        rates = {key: r.samples_per_s[1] for key, r in own.items()}
         if (OURS, 0) in rates:
-            share = rates[OURS, 0] / rates[BARE, 0]
+            share = own[OURS, 0].of_bare[1]
             verdicts.append(
                 f"{name}: raccoon at 0 workers has {share:.1%} of the bare loop (target: {TARGET_OF_BARE:.0%}, "
                 f"{_met(share >= TARGET_OF_BARE)})"
@@ -133,13 +136,13 @@ def judge(results: Sequence[Result], *, cores: int) -> list[str]:
 def write_csv(results: Sequence[Result], path: Path, *, machine: Machine, command: str) -> None:
     """A row a reader, with everything needed to read it alone."""
     columns = ["workload", "reader", "num_workers", "num_samples", "num_frames", "batch_size"]
-    spreads = [f"{name}_{q}" for name in ("samples_per_s", "first_batch_s") for q in ("20", "50", "80")]
+    spreads = [f"{name}_{q}" for name in ("samples_per_s", "of_bare", "first_batch_s") for q in ("20", "50", "80")]
     names = [field.name for field in fields(Machine)]
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow([*columns, *spreads, "peak_bytes", *names, "command"])
         for r in results:
-            figures = [f"{value:.6g}" for value in (*r.samples_per_s, *r.first_batch_s)]
+            figures = [f"{value:.6g}" for value in (*r.samples_per_s, *r.of_bare, *r.first_batch_s)]
             out.writerow([*(getattr(r, n) for n in columns), *figures, r.peak_bytes, *astuple(machine), command])
 
 
@@ -160,12 +163,13 @@ def write_markdown(results: Sequence[Result], resume: Resume, path: Path, *, mac
         "files. Everybody's batches are alike, 8-bit pixels and masks: training makes floats of them on the device, "
         "after the transfer, and nobody's time holds that.",
         "",
-        "Rates are medians (20th to 80th percentile) of rounds. In a round a reader goes through all samples, the "
-        "clock starts, and it goes through all again: whole passes, because samples differ in what they cost. What "
-        "it takes to begin is the time to the first batch. Workers have more to do than is counted, for every reader "
-        "alike, so that when the clock stops they are as far ahead as when it started: a reader whose pass ended with "
-        "the clock would be paid for batches that were made before. Memory is of all processes, before the clock "
-        "starts, shared pages by their share.",
+        "Rates are medians (20th to 80th percentile) of rounds; `of bare` is the median of the rounds' own shares "
+        "of the bare loop's rate, because the machine's speed drifts. In a round a reader goes through all "
+        "samples, the clock starts, and it goes through all again: whole passes, because samples differ in what "
+        "they cost. What it takes to begin is the time to the first batch. Workers have more to do than is "
+        "counted, for every reader alike, so that when the clock stops they are as far ahead as when it started: a "
+        "reader whose pass ended with the clock would be paid for batches that were made before. Memory is of all "
+        "processes, before the clock starts, shared pages by their share.",
         "",
     ]
     for name in dict.fromkeys(result.workload for result in results):
@@ -179,9 +183,10 @@ def write_markdown(results: Sequence[Result], resume: Resume, path: Path, *, mac
         ]
         for r in own:
             p20, p50, p80 = r.samples_per_s
+            low, middle, high = r.of_bare
             lines.append(
                 f"| {r.reader} | {r.num_workers} | {p50:.1f} ({p20:.1f} to {p80:.1f}) | {p50 * r.num_frames:.0f} | "
-                f"{_share(r, results)} | {r.first_batch_s[1]:.2f} | {r.peak_bytes / 1e6:.0f} |"
+                f"{middle:.0%} ({low:.0%} to {high:.0%}) | {r.first_batch_s[1]:.2f} | {r.peak_bytes / 1e6:.0f} |"
             )
         lines.append("")
     lines += [f"- {verdict}" for verdict in [*judge(results, cores=machine.cores), str(resume)]]
@@ -192,13 +197,6 @@ def _counted(results: Sequence[Result]) -> str:
     """How many samples, which may be more with many workers."""
     fewest, most = (f(result.num_samples for result in results) for f in (min, max))
     return f"{fewest}" if fewest == most else f"{fewest} to {most}"
-
-
-def _share(result: Result, results: Sequence[Result]) -> str:
-    for other in results:
-        if other.workload == result.workload and other.reader == BARE:
-            return f"{result.samples_per_s[1] / other.samples_per_s[1]:.0%}"
-    return ""
 
 
 def _met(is_met: bool) -> str:
