@@ -4,10 +4,11 @@
     raccoon bench loader --clips FOLDER --out DIR    rendered scenes and real clips; writes loader.csv and loader.md
     raccoon bench loader --memory                    the slope of the memory over 10,000 samples
 
-All read the same bytes in one run and decode by the same functions; readers take turns, and medians of rounds stand
-with their 20th and 80th percentiles; shares of the bare loop are taken within a round. In each round a reader goes through all samples once before the clock starts, then
-through all of them while it runs, and its workers have more to do when it stops: otherwise a reader would be paid for
-what its workers did before. A missed target is printed as a miss and leaves the exit code alone.
+All read the same bytes in one run and decode by the same functions; readers take turns, medians of rounds stand with
+their 20th and 80th percentiles, and shares of the bare loop are taken within a round. In each round a reader goes
+through all samples once before the clock starts, then through all of them while it runs, and its workers have more to
+do when it stops: otherwise a reader would be paid for what its workers did before. A missed target is printed as a miss
+and leaves the exit code alone.
 """
 
 import argparse

@@ -37,8 +37,8 @@ class Machine:
 class Result:
     """One reader on one workload: samples per second and seconds to the first batch (20th, 50th, 80th percentile).
 
-    ``of_bare``: its rate divided by the bare loop's of the same round, since a machine's speed drifts from round to
-    round. ``num_samples``: what the clock counted. ``peak_bytes``: memory of the process and its workers shortly before,
+    ``of_bare``: its rate divided by the bare loop's of the same round, since a machine's speed drifts.
+    ``num_samples``: what the clock counted. ``peak_bytes``: memory of the process and its workers shortly before,
     shared pages by their share.
     """
 
